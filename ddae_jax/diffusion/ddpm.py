@@ -6,7 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ddae_jax.diffusion.process import per_example
 from ddae_jax.errors import UserError
@@ -26,6 +26,20 @@ def cumulative_alphas(betas: np.ndarray) -> np.ndarray:
     logarithms = np.log(np.float32(1) - betas)
     sums = np.cumsum(logarithms, dtype=np.float64).astype(np.float32)
     return np.exp(sums)
+
+
+def table_index(time: Float[Array, "batch"]) -> Int[Array, "batch"]:
+    """Returns the table indices of integer times held in floating point."""
+    return jnp.round(time).astype(jnp.int32)
+
+
+def nearest_index(
+    levels: np.ndarray, noise_level: Float[Array, "batch"]
+) -> Int[Array, "batch"]:
+    """Returns where in the rising `levels` the logarithm is nearest."""
+    # The geometric mean of two neighbours separates what is nearer to which.
+    bounds = np.sqrt(levels[1:] * levels[:-1])
+    return jnp.searchsorted(jnp.asarray(bounds), noise_level)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,11 +106,11 @@ class DDPM:
 
     def alpha(self, time: Float[Array, "batch"]) -> Float[Array, "batch"]:
         """Returns sqrt(alpha-bar_t)."""
-        return jnp.asarray(self._alphas)[_indices(time)]
+        return jnp.asarray(self._alphas)[table_index(time)]
 
     def sigma(self, time: Float[Array, "batch"]) -> Float[Array, "batch"]:
         """Returns sqrt(1 - alpha-bar_t)."""
-        return jnp.asarray(self._sigmas)[_indices(time)]
+        return jnp.asarray(self._sigmas)[table_index(time)]
 
     def noise_level(self, time: Float[Array, "batch"]) -> Float[Array, "batch"]:
         """Returns sigma/alpha: about 0.01 at t = 1 and 158 at t = 1000."""
@@ -104,12 +118,10 @@ class DDPM:
 
     def time_at(self, noise_level: Float[Array, "batch"]) -> Float[Array, "batch"]:
         """Returns the time in 1..T whose noise level is nearest, in the logarithm."""
-        levels = jnp.asarray(self._sigmas[1:] / self._alphas[1:])
-        # Between neighbours, the geometric mean separates what is nearer to which.
-        bounds = jnp.sqrt(levels[1:] * levels[:-1])
-        return 1.0 + jnp.searchsorted(bounds, noise_level).astype(jnp.float32)
+        levels = self._sigmas[1:] / self._alphas[1:]
+        return 1.0 + nearest_index(levels, noise_level).astype(jnp.float32)
 
-    def official_time(self, index: int) -> float:
+    def official_time(self, index: float) -> float:
         """Returns the published probe time, which is t itself.
 
         Raises:
@@ -166,8 +178,3 @@ class DDPM:
     ) -> Float[Array, "batch"]:
         """Returns the simple loss (equation 14): the mean squared noise error."""
         return jnp.mean((noise - output) ** 2, axis=tuple(range(1, x0.ndim)))
-
-
-def _indices(time: Float[Array, "batch"]) -> Array:
-    """Table indices of times that are integers held in floating point."""
-    return jnp.round(time).astype(jnp.int32)

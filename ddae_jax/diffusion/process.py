@@ -40,7 +40,7 @@ class Process(Protocol):
         """Returns the time of a noise level: the inverse of `noise_level`."""
         ...
 
-    def official_time(self, index: int) -> float:
+    def official_time(self, index: float) -> float:
         """Returns the time that the published code calls probe time `index`."""
         ...
 

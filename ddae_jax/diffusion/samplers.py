@@ -1,30 +1,18 @@
 """Samplers of the DDPM and EDM processes, one compiled loop each.
 
-All take `denoise(x_t, time) -> x0 estimate`, which is not clipped, and `noise`, the
-standard normal start. `step_noise(step)` returns the standard normal noise of loop
-step 0, 1, ...; `step` is traced. It is not called where the sampler is
-deterministic. Results lie about in [-1, 1] and are clipped only through the x0
-estimates. Keep the calls inside one `jax.jit`: run outside, each call compiles anew.
-
 Coefficients are computed on the host and the state is float32. The published EDM
 sampler keeps the state in float64; over its 18 steps that changes samples by about
 1e-6, since every step divides and multiplies by nearly the same sigma.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
 
 from ddae_jax.diffusion.ddpm import DDPM
 from ddae_jax.diffusion.edm import EDM
+from ddae_jax.diffusion.sampling import Denoise, Images, StepNoise, estimate_x0
 from ddae_jax.errors import UserError
-
-Images = Float[Array, "batch ..."]
-Denoise = Callable[[Images, Float[Array, "batch"]], Images]
-StepNoise = Callable[[Int[Array, ""]], Images]
 
 
 def ddpm_ancestral(
@@ -56,7 +44,7 @@ def ddpm_ancestral(
     }
 
     def body(x, now):
-        x0 = _estimate(denoise, x, now["time"], clip)
+        x0 = estimate_x0(denoise, x, now["time"], clip)
         noise_estimate = (x - now["alpha"] * x0) / now["sigma"]
         mean = now["growth"] * (x - now["noise_part"] * noise_estimate)
         return mean + now["fresh"] * step_noise(now["step"]), None
@@ -117,7 +105,7 @@ def ddim(
     }
 
     def body(x, now):
-        x0 = _estimate(denoise, x, now["time"], clip=False)
+        x0 = estimate_x0(denoise, x, now["time"], clip=False)
         output = (x - now["training_alpha"] * x0) / now["training_sigma"]
         x0 = (x - now["sigma"] * output) / now["alpha"]
         if clip:
@@ -180,7 +168,7 @@ def edm_heun(
         x, start, first_slope = carry
         if churn > 0:
             x = x + now["fresh"] * step_noise(now["step"])
-        slope = (x - _estimate(denoise, x, now["sigma"], clip)) / now["sigma"]
+        slope = (x - estimate_x0(denoise, x, now["sigma"], clip)) / now["sigma"]
         start = jnp.where(now["predicts"], x, start)
         mean_slope = jnp.where(now["predicts"], slope, (first_slope + slope) / 2)
         return (start + now["length"] * mean_slope, start, slope), None
@@ -188,12 +176,6 @@ def edm_heun(
     start = noise * np.float32(sigmas[0])
     carry = (start, start, jnp.zeros_like(start))
     return jax.lax.scan(body, carry, table)[0][0]
-
-
-def _estimate(denoise: Denoise, x: Images, time: Float[Array, ""], clip: bool):
-    """Calls the denoiser with one time for the whole batch."""
-    x0 = denoise(x, jnp.full(x.shape[:1], time))
-    return jnp.clip(x0, -1, 1) if clip else x0
 
 
 def _check_fraction(name: str, value: float):

@@ -121,7 +121,7 @@ class DDPM:
         levels = self._sigmas[1:] / self._alphas[1:]
         return 1.0 + nearest_index(levels, noise_level).astype(jnp.float32)
 
-    def official_time(self, index: float) -> float:
+    def official_time(self, index: int | float) -> float:
         """Returns the published probe time, which is t itself.
 
         Raises:

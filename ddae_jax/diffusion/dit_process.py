@@ -76,7 +76,7 @@ class LearnedVarianceDDPM:
         levels = np.sqrt(1 / self.alpha_bars - 1).astype(np.float32)
         return nearest_index(levels, noise_level).astype(jnp.float32)
 
-    def official_time(self, index: float) -> float:
+    def official_time(self, index: int | float) -> float:
         """Returns the published probe time: t itself, counted from 0.
 
         Raises:

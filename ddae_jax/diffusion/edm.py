@@ -88,7 +88,7 @@ class EDM:
         """Returns the noise level itself."""
         return noise_level
 
-    def official_time(self, index: float) -> float:
+    def official_time(self, index: int | float) -> float:
         """Returns sigma of the published probe time.
 
         `index` counts in the reversed 18-step schedule: 0 is the clean image (which

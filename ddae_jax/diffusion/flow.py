@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ddae_jax.diffusion.process import per_example
@@ -16,7 +17,9 @@ TIME_DISTRIBUTIONS = ("logit_normal", "uniform")
 _SHORTEST = 1e-3
 
 
-def shift_time(time: Float[Array, "..."], shift: float) -> Float[Array, "..."]:
+def shift_time(
+    time: Float[Array | np.ndarray, "..."], shift: float
+) -> Float[Array | np.ndarray, "..."]:
     """Returns s t / (1 + (s - 1) t) (SD3, arXiv 2403.03206, section 5.3.2).
 
     With t = 0 for noise, s < 1 moves times towards the noise; 1 leaves them.
@@ -81,7 +84,7 @@ class Flow:
         """Returns 1 / (1 + noise level)."""
         return 1 / (1 + noise_level)
 
-    def official_time(self, index: float) -> float:
+    def official_time(self, index: int | float) -> float:
         """Returns the probe time, which is t itself; 0.95 has noise level 0.053.
 
         Raises:

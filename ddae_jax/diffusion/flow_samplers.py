@@ -23,7 +23,9 @@ def flow_schedule(steps: int, shift: float) -> np.ndarray:
         raise UserError(f"a flow sampler needs at least 1 step, not {steps}")
     if shift <= 0:
         raise UserError(f"shift is {shift}; it must be positive")
-    return shift_time(np.linspace(0, 1, steps + 1), shift)
+    times = shift_time(np.linspace(0, 1, steps + 1), shift)
+    times[-1] = 1  # else rounding may stop short of it
+    return times
 
 
 def flow_euler(

@@ -1,17 +1,18 @@
 """What every diffusion process offers: the common interface, and broadcasting."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
 
 def per_example(
-    values: Float[Array, "batch"], like: Float[Array, "batch ..."]
-) -> Float[Array, "batch ..."]:
+    values: Shaped[Array, "batch"], like: Float[Array, "batch ..."]
+) -> Shaped[Array, "batch ..."]:
     """Appends axes of size 1, so that one value an example broadcasts over `like`."""
     return values.reshape(values.shape + (1,) * (like.ndim - values.ndim))
 
 
+@runtime_checkable
 class Process(Protocol):
     """A Gaussian path x_t = alpha(t) x0 + sigma(t) noise, with x0 about in [-1, 1].
 
@@ -40,7 +41,7 @@ class Process(Protocol):
         """Returns the time of a noise level: the inverse of `noise_level`."""
         ...
 
-    def official_time(self, index: float) -> float:
+    def official_time(self, index: int | float) -> float:
         """Returns the time that the published code calls probe time `index`."""
         ...
 

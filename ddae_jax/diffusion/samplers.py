@@ -1,8 +1,8 @@
 """Samplers of the DDPM and EDM processes, one compiled loop each.
 
 Coefficients are computed on the host and the state is float32. The published EDM
-sampler keeps the state in float64; over its 18 steps that changes samples by about
-1e-6, since every step divides and multiplies by nearly the same sigma.
+sampler keeps the state in float64; its 18-step golden samples are met to 1e-6 all the
+same, since every step divides and multiplies by nearly the same sigma.
 """
 
 import jax

@@ -1,0 +1,209 @@
+"""CIFAR-10 and CIFAR-100 as their "python version" archive, packed or unpacked.
+
+The archive holds pickles. They are read by an unpickler that rebuilds numpy arrays and
+plain containers and refuses everything else, so a file can do no harm.
+"""
+
+import dataclasses
+import io
+import os
+import pathlib
+import pickle
+import tarfile
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+
+from ddae_jax.data import source
+from ddae_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Archive:
+    """Names inside one of the archives."""
+
+    packed: str
+    unpacked: str
+    batches: dict[str, tuple[str, ...]]
+    meta: str
+    label_key: str
+    names_key: str
+
+
+ARCHIVES = {
+    "cifar10": Archive(
+        packed="cifar-10-python.tar.gz",
+        unpacked="cifar-10-batches-py",
+        batches={
+            "train": tuple(f"data_batch_{number}" for number in range(1, 6)),
+            "test": ("test_batch",),
+        },
+        meta="batches.meta",
+        label_key="labels",
+        names_key="label_names",
+    ),
+    "cifar100": Archive(
+        packed="cifar-100-python.tar.gz",
+        unpacked="cifar-100-python",
+        batches={"train": ("train",), "test": ("test",)},
+        meta="meta",
+        label_key="fine_labels",
+        names_key="fine_label_names",
+    ),
+}
+_PIXELS = 3 * 32 * 32
+
+
+def find(name: str, folder: str | os.PathLike) -> pathlib.Path | None:
+    """Returns the archive or unpacked folder of `name` in (or at) `folder`, or None."""
+    archive, folder = ARCHIVES[name], pathlib.Path(folder)
+    if folder.is_file() and folder.name == archive.packed:
+        return folder
+    for candidate in (folder, folder / archive.unpacked):
+        if (candidate / archive.batches["train"][0]).is_file():
+            return candidate
+    packed = folder / archive.packed
+    return packed if packed.is_file() else None
+
+
+def load(
+    name: str,
+    split: str,
+    path: pathlib.Path,
+    image_size: int | None,
+    channels: int | None,
+    resident_bytes: int,
+) -> source.Source:
+    """Returns a split of `name` from what `find` returned."""
+    archive = ARCHIVES[name]
+    files = _read_files(path, (*archive.batches[split], archive.meta), archive)
+    where, meta = files.pop()
+    class_names = tuple(
+        text.decode() if isinstance(text, bytes) else str(text)
+        for text in _entry(meta, archive.names_key, where)
+    )
+    images, labels = [], []
+    for where, batch in files:
+        pixels = _entry(batch, "data", where)
+        classes = _entry(batch, archive.label_key, where)
+        if (
+            not isinstance(pixels, np.ndarray)
+            or pixels.dtype != np.uint8
+            or pixels.ndim != 2
+            or pixels.shape[1] != _PIXELS
+            or len(pixels) == 0
+        ):
+            raise UserError(f"{where}: data is not uint8 of shape (images, {_PIXELS})")
+        if len(classes) != len(pixels):
+            raise UserError(f"{where}: {len(classes)} labels, {len(pixels)} images")
+        if not 0 <= min(classes) <= max(classes) < len(class_names):
+            raise UserError(f"{where}: a label is outside 0..{len(class_names) - 1}")
+        images.append(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+        labels.extend(classes)
+    return source.from_arrays(
+        name,
+        split,
+        np.concatenate(images),
+        labels,
+        class_names,
+        image_size,
+        channels,
+        resident_bytes,
+    )
+
+
+def safe_unpickle(content: bytes, where: str) -> object:
+    """Unpickles numpy arrays and plain containers; anything else is a UserError."""
+    try:
+        return _Unpickler(io.BytesIO(content), encoding="bytes").load()
+    except _RefusedError as error:
+        raise UserError(f"{where}: refused, the pickle asks for {error}") from error
+    except Exception as error:  # a damaged pickle can raise anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{where}: corrupt or truncated pickle ({reason})") from error
+
+
+class _RefusedError(Exception):
+    pass
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Callable:
+        allowed = {
+            # numpy 1 and 2 spell the module of the same function differently.
+            ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+            ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+            ("numpy._core.numeric", "_frombuffer"): _frombuffer,
+            ("numpy", "ndarray"): np.ndarray,
+            ("numpy", "dtype"): _dtype,
+            ("_codecs", "encode"): _encode_latin1,
+        }
+        if (module, name) not in allowed:
+            raise _RefusedError(f"{module}.{name}")
+        return allowed[module, name]
+
+
+def _reconstruct(kind, shape, typecode):
+    if kind is not np.ndarray:
+        raise _RefusedError(f"an array of class {kind}")
+    return np.ndarray.__new__(np.ndarray, shape, _dtype(typecode))
+
+
+def _frombuffer(buffer, dtype, shape, order, *_):
+    return np.frombuffer(buffer, dtype).reshape(shape, order=order)
+
+
+def _dtype(*arguments):
+    dtype = np.dtype(*arguments)
+    if dtype.kind not in "biuf":
+        raise _RefusedError(f"an array of type {dtype}")
+    return dtype
+
+
+def _encode_latin1(text, encoding):
+    """How pickles of Python 3 in protocol 2 spell bytes."""
+    if encoding not in ("latin1", b"latin1"):
+        raise _RefusedError(f"the codec {encoding}")
+    return text.encode("latin1") if isinstance(text, str) else text
+
+
+def _entry(batch: object, key: str, where: str):
+    """Looks up a key that Python 2 wrote as bytes and Python 3 as text."""
+    if isinstance(batch, dict):
+        for spelling in (key.encode(), key):
+            if spelling in batch:
+                return batch[spelling]
+    raise UserError(f"{where}: has no entry {key!r}")
+
+
+def _read_files(
+    path: pathlib.Path, names: tuple[str, ...], archive: Archive
+) -> list[tuple[str, object]]:
+    """Returns (what errors call it, content) of each file."""
+    if path.is_dir():
+        files = []
+        for name in names:
+            try:
+                content = (path / name).read_bytes()
+            except OSError as error:
+                reason = error.strerror or type(error).__name__
+                raise UserError(f"{path / name}: cannot be read ({reason})") from error
+            files.append((str(path / name), safe_unpickle(content, str(path / name))))
+        return files
+    contents = {}
+    try:
+        with tarfile.open(path) as tar:
+            for member in tar:
+                name = pathlib.PurePosixPath(member.name).name
+                if name in names and member.isfile():
+                    contents[name] = tar.extractfile(member).read()
+    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+        raise UserError(f"{path}: corrupt or truncated archive ({error})") from error
+    missing = [name for name in names if name not in contents]
+    if missing:
+        raise UserError(f"{path}: has no {archive.unpacked}/{missing[0]}")
+    return [
+        (f"{path}:{name}", safe_unpickle(contents[name], f"{path}:{name}"))
+        for name in names
+    ]

@@ -1,0 +1,135 @@
+"""Image files and arrays to uint8 images of one size and one number of channels."""
+
+import io
+import os
+import struct
+import warnings
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from ddae_jax.errors import UserError
+
+# Channels of the file formats' colour modes. Others (alpha, CMYK, 16 bit) have no
+# obvious reading as grey or RGB: they are converted only when asked, or refused.
+_CHANNELS = {"1": 1, "L": 1, "RGB": 3, "P": 3}
+_CONVERTIBLE = ("1", "L", "RGB", "P", "LA", "PA", "RGBA", "RGBX", "CMYK", "YCbCr")
+_MODES = {1: "L", 3: "RGB"}
+_READ_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+
+
+def check_wanted(image_size: int | None, channels: int | None) -> None:
+    """Raises UserError unless the size is positive and the channels are 1 or 3."""
+    if image_size is not None and image_size < 1:
+        raise UserError(f"image_size is {image_size}, it must be at least 1")
+    if channels not in (None, 1, 3):
+        raise UserError(f"channels is {channels}, known: 1 (grey), 3 (RGB)")
+
+
+def decode(
+    file: str | os.PathLike | bytes,
+    where: str,
+    image_size: int | None = None,
+    channels: int | None = None,
+) -> UInt8[np.ndarray, "height width channels"]:
+    """Decodes an image file (or its bytes).
+
+    Args:
+      file: path, or the file's content.
+      where: what errors call the file.
+      image_size: if given, the shorter side is resized to it (bicubic) and the centre
+        is cropped.
+      channels: if given, grey is converted to RGB (3) or colour to grey (1).
+    """
+    stream = io.BytesIO(file) if isinstance(file, bytes) else file
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(stream) as opened:
+                opened.load()
+                image = opened.copy()
+    except _READ_ERRORS as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{where}: not a readable image ({reason})") from error
+    if channels is None:
+        if image.mode not in _CHANNELS:
+            raise UserError(
+                f"{where}: colour mode {image.mode} is neither grey nor RGB; "
+                "set channels to 1 or 3 to convert it"
+            )
+        channels = _CHANNELS[image.mode]
+    elif image.mode not in _CONVERTIBLE:
+        raise UserError(f"{where}: colour mode {image.mode} has no 8-bit conversion")
+    image = image.convert(_MODES[channels])
+    if image_size is not None:
+        image = _resize_and_crop(image, image_size)
+    array = np.asarray(image, np.uint8)
+    return array.reshape(*array.shape[:2], channels)
+
+
+def header_size(path: str | os.PathLike) -> tuple[int, int]:
+    """Returns (height, width) of an image file without decoding it."""
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except _READ_ERRORS as error:
+        raise UserError(f"{path}: not a readable image") from error
+
+
+def fit(
+    images: UInt8[np.ndarray, "batch height width channels"], image_size: int | None
+) -> UInt8[np.ndarray, "batch size size channels"]:
+    """Brings images to a square size: zeros around smaller ones, larger ones resized.
+
+    Zeros are shared evenly (28 -> 32: two on each side; an odd one goes below and
+    right). Images larger than `image_size` along a side are resized (bicubic) so that
+    the shorter side fits, and their centre is cropped.
+    """
+    height, width, channels = images.shape[1:]
+    if image_size is None or (height, width) == (image_size, image_size):
+        return images
+    if max(height, width) > image_size:
+        resized = np.empty(
+            (len(images), image_size, image_size, channels), images.dtype
+        )
+        for index, image in enumerate(images):
+            small = _resize_and_crop(
+                Image.fromarray(image[..., 0] if channels == 1 else image), image_size
+            )
+            resized[index] = np.asarray(small).reshape(resized.shape[1:])
+        return resized
+    margins = [
+        ((image_size - side) // 2, (image_size - side + 1) // 2)
+        for side in (height, width)
+    ]
+    return np.pad(images, [(0, 0), *margins, (0, 0)])
+
+
+def convert_channels(
+    images: UInt8[np.ndarray, "batch height width old"], channels: int | None
+) -> UInt8[np.ndarray, "batch height width new"]:
+    """Grey to RGB by repetition, RGB to grey by ITU-R 601 luma (as Pillow does)."""
+    if channels is None or images.shape[-1] == channels:
+        return images
+    if channels == 3:
+        return np.repeat(images, 3, axis=-1)
+    weights = np.array([19595, 38470, 7471], np.uint32)  # 0.299, 0.587, 0.114 x 2^16
+    luma = (images.astype(np.uint32) @ weights + 0x8000) >> 16
+    return luma[..., None].astype(np.uint8)
+
+
+def _resize_and_crop(image: Image.Image, image_size: int) -> Image.Image:
+    width, height = image.size
+    ratio = image_size / min(width, height)
+    width, height = (max(image_size, round(side * ratio)) for side in (width, height))
+    image = image.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (width - image_size) // 2, (height - image_size) // 2
+    return image.crop((left, top, left + image_size, top + image_size))

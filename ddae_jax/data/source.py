@@ -1,0 +1,144 @@
+"""A labelled set of images with random access, in memory or decoded on demand."""
+
+import concurrent.futures
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from ddae_jax.data import images as image_ops
+from ddae_jax.errors import UserError
+
+RESIDENT_BYTES = 1 << 30
+_CHUNK = 256  # images that one thread decodes at a time while a set is loaded
+
+Reader = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Source:
+    """One split of a data set.
+
+    Attributes:
+      name: the data set.
+      split: "train" or "test" (or a split that TFDS knows).
+      labels: class of each image, 0 to len(class_names) - 1.
+      class_names: in the order of the labels.
+      image_shape: (height, width, channels).
+      reader: indices -> uint8 NHWC.
+      images: the whole set, where it is in memory, else None.
+    """
+
+    name: str
+    split: str
+    labels: Int[np.ndarray, "count"] = dataclasses.field(repr=False)
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    reader: Reader = dataclasses.field(repr=False)
+    images: UInt8[np.ndarray, "count height width channels"] | None = dataclasses.field(
+        default=None, repr=False
+    )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(
+        self, indices: Int[np.ndarray, "batch"] | Sequence[int]
+    ) -> UInt8[np.ndarray, "batch height width channels"]:
+        """Returns the images at `indices`; an unreadable file is a UserError."""
+        indices = np.asarray(indices)
+        return self.reader(indices) if self.images is None else self.images[indices]
+
+
+def from_reader(
+    name: str,
+    split: str,
+    reader: Reader,
+    labels: Sequence[int] | np.ndarray,
+    class_names: Sequence[str],
+    image_shape: tuple[int, int, int],
+    resident_bytes: int = RESIDENT_BYTES,
+) -> Source:
+    """Makes a source; its images are read into memory if they take at most
+    `resident_bytes`."""
+    labels = np.asarray(labels, np.int32)
+    images = None
+    if len(labels) * int(np.prod(image_shape)) <= resident_bytes:
+        images = _read_all(reader, len(labels), image_shape)
+    names = tuple(class_names)
+    return Source(name, split, labels, names, tuple(image_shape), reader, images)
+
+
+def from_arrays(
+    name: str,
+    split: str,
+    images: UInt8[np.ndarray, "count height width channels"],
+    labels: Sequence[int] | np.ndarray,
+    class_names: Sequence[str],
+    image_size: int | None = None,
+    channels: int | None = None,
+    resident_bytes: int = RESIDENT_BYTES,
+) -> Source:
+    """Makes a source of decoded images, padded to `image_size` and converted."""
+
+    def reader(indices):
+        chosen = image_ops.convert_channels(images[indices], channels)
+        return image_ops.fit(chosen, image_size)
+
+    shape = reader(np.arange(1)).shape[1:]
+    return from_reader(name, split, reader, labels, class_names, shape, resident_bytes)
+
+
+def subset(source: Source, indices: Int[np.ndarray, "count"] | Sequence[int]) -> Source:
+    """Returns the source of the images at `indices`, in that order."""
+    indices = np.asarray(indices, np.int64)
+    images = None if source.images is None else source.images[indices]
+    return dataclasses.replace(
+        source,
+        labels=source.labels[indices],
+        reader=lambda chosen: source.read(indices[chosen]),
+        images=images,
+    )
+
+
+def held_out(source: Source, fraction: float, seed: int) -> tuple[Source, Source]:
+    """Splits a training source in two, for choices made without the test set.
+
+    The split is stratified: each class gives `fraction` of its images, rounded, and
+    keeps at least one. It depends on the labels and `seed` alone.
+
+    Returns:
+      what remains for training, and the held-out part.
+    """
+    if not 0 < fraction < 1:
+        raise UserError(f"held-out fraction is {fraction}, it must be between 0 and 1")
+    chosen = np.zeros(len(source), bool)
+    for label in np.unique(source.labels):
+        members = np.flatnonzero(source.labels == label)
+        count = min(round(fraction * len(members)), len(members) - 1)
+        order = np.random.default_rng([seed, int(label)]).permutation(len(members))
+        chosen[members[order[:count]]] = True
+    if not chosen.any():
+        raise UserError(
+            f"held-out fraction is {fraction}, which leaves none of the "
+            f"{len(source)} images of {source.name}"
+        )
+    return subset(source, np.flatnonzero(~chosen)), subset(
+        source, np.flatnonzero(chosen)
+    )
+
+
+def _read_all(reader: Reader, count: int, shape: tuple[int, int, int]) -> np.ndarray:
+    images = np.empty((count, *shape), np.uint8)
+
+    def fill(start):
+        stop = min(start + _CHUNK, count)
+        images[start:stop] = reader(np.arange(start, stop))
+
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        # Taking the results raises the first error of a thread here.
+        for _ in pool.map(fill, range(0, count, _CHUNK)):
+            pass
+    return images

@@ -1,0 +1,176 @@
+"""Data sets by name."""
+
+import difflib
+import os
+import pathlib
+from collections.abc import Callable
+
+from ddae_jax.data import (
+    cifar_archive,
+    digits,
+    idx,
+    image_folder,
+    tfds_source,
+    tiny_imagenet,
+)
+from ddae_jax.data import images as image_ops
+from ddae_jax.data.source import RESIDENT_BYTES, Source
+from ddae_jax.errors import UserError
+
+FASHION_MNIST_FOLDER = "/usr/share/datasets/fashion-mnist"
+_FASHION_MNIST_CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+_TFDS_PREFIX = "tfds:"
+SPLITS = ("train", "test")
+
+
+def load(
+    name: str,
+    split: str,
+    *,
+    folder: str | None = None,
+    image_size: int | None = None,
+    channels: int | None = None,
+    resident_bytes: int = RESIDENT_BYTES,
+) -> Source:
+    """Returns one split of a data set. The network is never used.
+
+    Args:
+      name: a key of SOURCES, or "tfds:NAME" for any TFDS image-classification set.
+      split: "train" or "test"; for "tfds:NAME" any split of the set.
+      folder: where the files are; the default depends on the set.
+      image_size: side of the images. Sets of one size are padded evenly with zeros
+        (or resized, if they are larger); folders of images are resized, their centre
+        cropped.
+      channels: 1 or 3 converts between grey and RGB; by default nothing is converted.
+      resident_bytes: sets that take at most this much are read into memory.
+
+    Raises:
+      UserError: unknown name or split, data that is not there (with what would bring
+        it), or a damaged file (with its name).
+    """
+    image_ops.check_wanted(image_size, channels)
+    options = {
+        "image_size": image_size,
+        "channels": channels,
+        "resident_bytes": resident_bytes,
+    }
+    if name.startswith(_TFDS_PREFIX):
+        return _load_tfds(name, split, folder, **options)
+    _check_name(name)
+    if split not in SPLITS:
+        raise UserError(f"{name}: no split {split!r}, known: {', '.join(SPLITS)}")
+    if folder is not None and not pathlib.Path(folder).exists():
+        raise UserError(f"{name}: folder {folder} does not exist")
+    return SOURCES[name](split, folder=folder, **options)
+
+
+def prepare(name: str, data_dir: str | os.PathLike | None = None) -> pathlib.Path:
+    """Downloads and prepares a set through TFDS; returns its folder.
+
+    Raises:
+      UserError: the set does not come from TFDS, TensorFlow is not installed, or the
+        preparation failed.
+    """
+    if name.startswith(_TFDS_PREFIX):
+        return tfds_source.prepare(name.removeprefix(_TFDS_PREFIX), data_dir)
+    _check_name(name)
+    if name not in _PREPARABLE:
+        known = ", ".join((*_PREPARABLE, f"{_TFDS_PREFIX}NAME"))
+        raise UserError(
+            f"{name}: nothing to prepare, it is read as it is; can: {known}"
+        )
+    return tfds_source.prepare(name, data_dir)
+
+
+def _load_cifar(name: str) -> Callable[..., Source]:
+    def load_split(split, *, folder, image_size, channels, resident_bytes):
+        options = (image_size, channels, resident_bytes)
+        path = cifar_archive.find(name, folder) if folder is not None else None
+        if path is not None:
+            return cifar_archive.load(name, split, path, *options)
+        prepared = tfds_source.find(name, folder)
+        if prepared is not None:
+            return tfds_source.load(name, split, prepared, *options)
+        archive = cifar_archive.ARCHIVES[name]
+        raise UserError(
+            f"{name}: not found in {folder or tfds_source.default_data_dir()}; "
+            f"--task=prepare downloads it, or set the folder that holds "
+            f"{archive.packed} or {archive.unpacked}"
+        )
+
+    return load_split
+
+
+def _load_fashion_mnist(
+    split: str,
+    *,
+    folder: str | None,
+    image_size: int | None,
+    channels: int | None,
+    resident_bytes: int,
+) -> Source:
+    options = (image_size, channels, resident_bytes)
+    paths = idx.find(folder or FASHION_MNIST_FOLDER, split)
+    if paths is not None:
+        return idx.load_pair(
+            "fashion_mnist", split, paths, _FASHION_MNIST_CLASSES, *options
+        )
+    prepared = tfds_source.find("fashion_mnist", folder)
+    if prepared is not None:
+        return tfds_source.load("fashion_mnist", split, prepared, *options)
+    raise UserError(
+        f"fashion_mnist: not found in {folder or FASHION_MNIST_FOLDER}; "
+        "apt-get install dataset-fashion-mnist, or --task=prepare, or set the folder "
+        "that holds train-images-idx3-ubyte.gz"
+    )
+
+
+def _load_tfds(
+    name: str,
+    split: str,
+    folder: str | None,
+    image_size: int | None,
+    channels: int | None,
+    resident_bytes: int,
+) -> Source:
+    tfds_name = name.removeprefix(_TFDS_PREFIX)
+    prepared = tfds_source.find(tfds_name, folder)
+    if prepared is None:
+        raise UserError(
+            f"{name}: no prepared set in {folder or tfds_source.default_data_dir()}; "
+            "--task=prepare downloads it, or set the folder that holds "
+            f"{tfds_name.partition(':')[0]}/VERSION"
+        )
+    return tfds_source.load(name, split, prepared, image_size, channels, resident_bytes)
+
+
+def _check_name(name: str) -> None:
+    if name in SOURCES:
+        return
+    known = ", ".join((*SOURCES, f"{_TFDS_PREFIX}NAME"))
+    near = difflib.get_close_matches(name, SOURCES, n=1, cutoff=0.4)
+    nearest = f" (nearest: {near[0]})" if near else ""
+    raise UserError(f"unknown data set {name!r}{nearest}, known: {known}")
+
+
+SOURCES: dict[str, Callable[..., Source]] = {
+    "digits": digits.load,
+    "fashion_mnist": _load_fashion_mnist,
+    "idx": idx.load,
+    "cifar10": _load_cifar("cifar10"),
+    "cifar100": _load_cifar("cifar100"),
+    "image_folder": image_folder.load,
+    "tiny_imagenet": tiny_imagenet.load,
+}
+_PREPARABLE = ("fashion_mnist", "cifar10", "cifar100")

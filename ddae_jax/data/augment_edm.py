@@ -24,11 +24,13 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 SCALE_STD = 0.2  # standard deviation of log2 of a scaling
 TRANSLATE_STD = 0.125  # standard deviation of a shift, in image widths
-FRAME_PROBABILITY = 0.5  # share of the stretches whose axis is turned
+# Share of the stretches whose axis is turned. The golden values show that some are not;
+# they do not fix the share.
+FRAME_PROBABILITY = 0.5
 LABELS = 9
 
-# Low-pass decomposition filter of the symlet with six vanishing moments
-# (Daubechies 1992, table 6.4), scaled to sum 1.
+# Low-pass decomposition filter of the symlet with six vanishing moments ("sym6" of the
+# wavelet literature, sum sqrt 2); scaled to sum 1 below.
 _SYM6 = np.array(
     [
         0.015404109327027373,
@@ -163,8 +165,8 @@ def _upsample(size: int) -> np.ndarray:
     """Reflect padding by size - 1 on both sides, then twofold upsampling.
 
     Sample u of the result stands for pixel u / 2 - (size - 1). The published pipeline
-    pads by what the corners of the batch's images need, at most size - 1, beyond which
-    there are zeros; the largest padding gives the same values, needs no shape that
+    pads by what the batch's transformations need, at most size - 1, beyond which there
+    are zeros. The largest padding reproduces its golden values, needs no shape that
     depends on the data, and keeps the images of a batch independent.
     """
     padded = 3 * size - 2

@@ -1,0 +1,123 @@
+"""A denoiser is a network under a process: it gives x0, the noise, or the taps."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from ddae_jax.diffusion.process import Process
+from ddae_jax.errors import UserError
+
+Images = Float[Array, "batch height width channels"]
+Times = Float[Array, "batch"]
+Labels = Int[Array, "batch"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Denoiser:
+    """A network and the process whose noise it was trained to remove.
+
+    `params` is always the tree below flax's "params" collection.
+    """
+
+    network: nn.Module
+    process: Process
+
+    def init(self, key: PRNGKeyArray, image_shape: Sequence[int]) -> dict:
+        """Draws parameters for images of shape (height, width, channels)."""
+        images = jnp.zeros((1, *image_shape), jnp.float32)
+        time = jnp.ones((1,), jnp.float32)
+        return self.network.init(key, images, time)["params"]
+
+    def output(
+        self,
+        params: dict,
+        x_t: Images,
+        time: Times,
+        labels: Labels | None = None,
+        augment_labels: Float[Array, "batch augment"] | None = None,
+        dropout_key: PRNGKeyArray | None = None,
+    ) -> Images:
+        """The network's raw output; a dropout key means training mode."""
+        scaled, network_time = self.process.network_inputs(x_t, time)
+        return self.network.apply(
+            {"params": params},
+            scaled,
+            network_time,
+            labels,
+            augment_labels,
+            train=dropout_key is not None,
+            rngs=None if dropout_key is None else {"dropout": dropout_key},
+        )
+
+    def x0(
+        self, params: dict, x_t: Images, time: Times, labels: Labels | None = None
+    ) -> Images:
+        """Estimate of the clean image, unclipped."""
+        return self.process.x0(self.output(params, x_t, time, labels), x_t, time)
+
+    def loss(
+        self,
+        params: dict,
+        x0: Images,
+        noise: Images,
+        time: Times,
+        labels: Labels | None = None,
+        augment_labels: Float[Array, "batch augment"] | None = None,
+        dropout_key: PRNGKeyArray | None = None,
+    ) -> Float[Array, "batch"]:
+        """The process's training loss of each example."""
+        x_t = self.process.add_noise(x0, noise, time)
+        output = self.output(params, x_t, time, labels, augment_labels, dropout_key)
+        return self.process.loss(output, x0, noise, x_t, time)
+
+    def taps(
+        self,
+        params: dict,
+        x_t: Images,
+        time: Times,
+        names: Sequence[str],
+        labels: Labels | None = None,
+    ) -> dict[str, Array]:
+        """Intermediate outputs of one forward pass.
+
+        Only the named taps are returned, so XLA drops every layer behind the deepest.
+
+        Raises:
+          UserError: the network has no tap of that name.
+        """
+        paths = self.network.tap_paths()
+        for name in names:
+            if name not in paths:
+                raise UserError(f"no tap {name!r}; known: {', '.join(paths)}")
+        wanted = {paths[name] for name in names}
+        scaled, network_time = self.process.network_inputs(x_t, time)
+        _, state = self.network.apply(
+            {"params": params},
+            scaled,
+            network_time,
+            labels,
+            capture_intermediates=lambda module, method: (
+                method == "__call__" and "/".join(module.path) in wanted
+            ),
+            mutable=["intermediates"],
+        )
+        captured = state["intermediates"]
+
+        def find(path):
+            node = captured
+            for part in path.split("/"):
+                node = node[part]
+            return node["__call__"][0]
+
+        return {name: find(paths[name]) for name in names}
+
+    def parameter_count(self, image_shape: Sequence[int]) -> int:
+        """Number of trainable parameters."""
+        shapes = jax.eval_shape(
+            lambda key: self.init(key, image_shape), jax.random.key(0)
+        )
+        return sum(leaf.size for leaf in jax.tree.leaves(shapes))

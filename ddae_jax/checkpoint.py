@@ -1,0 +1,107 @@
+"""Checkpoints of a run, through orbax: which are kept, and how they come back."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from ddae_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Keep:
+    """Which checkpoints stay on disk.
+
+    Attributes:
+      latest: this many of the newest.
+      every: also each whose step is a multiple of this; 0 for none.
+      best: also the one of the lowest loss.
+    """
+
+    latest: int = 2
+    every: int = 0
+    best: bool = True
+
+
+def _loss(metrics: dict) -> float:
+    return -metrics["loss"]  # orbax keeps the greatest
+
+
+def manager(workdir: str | pathlib.Path, keep: Keep | None = None):
+    """Returns the orbax CheckpointManager of `workdir`/checkpoints.
+
+    Args:
+      keep: None to read only.
+    """
+    folder = pathlib.Path(workdir).absolute() / "checkpoints"
+    if keep is None:
+        options = ocp.CheckpointManagerOptions(read_only=True)
+        return ocp.CheckpointManager(folder, options=options)
+    policies = [checkpoint_managers.LatestN(keep.latest)]
+    if keep.every:
+        policies.append(checkpoint_managers.EveryNSteps(keep.every))
+    if keep.best:
+        policies.append(checkpoint_managers.BestN(get_metric_fn=_loss, n=1))
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+        enable_async_checkpointing=True,
+    )
+    return ocp.CheckpointManager(folder, options=options)
+
+
+def save(checkpoints, step: int, state: Any, loss: float) -> None:
+    """Starts to write `state` in the background, with the loss that ranks it."""
+    checkpoints.save(
+        step, args=ocp.args.StandardSave(state), metrics={"loss": loss}, force=True
+    )
+
+
+def restore(checkpoints, step: int, shapes: Any, shardings: Any) -> Any:
+    """Reads a checkpoint onto the devices at hand, however many wrote it.
+
+    Args:
+      shapes: the tree of ShapeDtypeStructs.
+      shardings: the tree of shardings that the arrays shall have.
+
+    Raises:
+      UserError: the checkpoint cannot be read.
+    """
+    abstract = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=sharding
+        ),
+        shapes,
+        shardings,
+    )
+    try:
+        return checkpoints.restore(step, args=ocp.args.StandardRestore(abstract))
+    except Exception as error:
+        first = str(error).strip().split("\n")[0][:200]
+        where = pathlib.Path(checkpoints.directory) / str(step)
+        raise UserError(f"checkpoint {where} cannot be read: {first}") from error
+
+
+def choose_step(workdir: str | pathlib.Path, step: int = -1) -> int:
+    """Returns the checkpoint to read: `step`, or the latest where it is -1.
+
+    Raises:
+      UserError: there is none, or not that one.
+    """
+    folder = pathlib.Path(workdir) / "checkpoints"
+    steps = []
+    if folder.is_dir():
+        with manager(workdir) as checkpoints:
+            steps = sorted(checkpoints.all_steps())
+    if not steps:
+        raise UserError(f"{folder}: no checkpoint; run --task=pretrain first")
+    if step == -1:
+        return steps[-1]
+    if step not in steps:
+        known = ", ".join(map(str, steps))
+        raise UserError(
+            f"config.checkpoint.step: no {step} in {folder}; known: {known}"
+        )
+    return step

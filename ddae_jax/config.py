@@ -1,0 +1,275 @@
+"""Every field of a config, with its default; and the checks on their values.
+
+A config is an ml_collections.ConfigDict. It is read by `main` and `tasks` alone; the
+floors below take plain arguments.
+"""
+
+import dataclasses
+import difflib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict, config_dict
+
+from ddae_jax.data.sources import SOURCES
+from ddae_jax.diffusion import PROCESSES, SAMPLERS
+from ddae_jax.errors import UserError
+from ddae_jax.models import NETWORKS
+
+# The computation's type is one field for the whole config; the last two are flax's own.
+_NOT_CONFIGURED = {"dtype", "name", "parent"}
+
+
+def default(
+    network: str = "unet", process: str = "ddpm", sampler: str = "ddim"
+) -> ConfigDict:
+    """Returns a config with every field at its default, locked.
+
+    The sections `network`, `process` and `sampler` hold the fields of what they name.
+    """
+    config = ConfigDict()
+    config.name = "run"  # names the default workdir: runs/NAME-VARIANT
+    config.variant = ""
+    config.tasks = ("pretrain", "sample", "probe", "report")  # run in this order
+    config.seed = 0
+    config.dtype = "float32"  # of the computation: float32 or bfloat16
+
+    config.data = data = ConfigDict()
+    data.name = "digits"  # a key of data.sources.SOURCES, or tfds:NAME
+    data.folder = ""  # where the files are; empty: the source's own default
+    data.image_size = config_dict.placeholder(int)  # pad or resize; None: as it is
+    data.channels = config_dict.placeholder(int)  # convert to 1 or 3; None: as it is
+    data.resident_bytes = 1 << 30  # sets up to this size live on the accelerator
+    data.threads = 8  # that decode larger sets
+
+    config.network = _section("network", network, NETWORKS, _module_fields)
+    config.process = _section("process", process, PROCESSES, _module_fields)
+    config.sampler = _section("sampler", sampler, SAMPLERS[process], _sampler_options)
+
+    config.train = train = ConfigDict()
+    train.batch_size = 128  # over all devices
+    train.steps = 1000  # optimiser steps
+    train.learning_rate = 4e-4  # Adam's, for the whole batch
+    train.warmup_steps = 100  # linear from 0
+    train.adam_b1 = 0.9
+    train.adam_b2 = 0.999
+    train.adam_epsilon = 1e-8
+    train.clip_norm = 1.0  # of the global gradient
+    train.ema_decay = 0.9999  # the cap, where ema_warmup is on
+    train.ema_warmup = True  # 1 - (1 + step)^(-2/3) up to the cap
+    train.flip = True  # mirror images left to right
+    train.augment_probability = 0.0  # of each EDM augmentation; needs augment_channels
+    train.class_conditional = False
+    train.label_dropout = 0.1  # share of labels replaced by "no class"
+    train.steps_per_dispatch = 1  # optimiser steps in one call of the device
+    train.log_every = 50
+    train.sample_every = 0  # steps between sample grids in the log; 0: never
+    train.checkpoint_every = 1000
+    train.keep_latest = 2
+    train.keep_every = 0  # also keep each checkpoint of a multiple of this; 0: none
+    train.keep_best = True  # also keep the one of the lowest training loss
+
+    config.mesh = mesh = ConfigDict()
+    mesh.fsdp = 1  # devices that share the parameters; the others repeat them
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.step = -1  # which step the later tasks read; -1: the latest
+
+    config.sample = sample = ConfigDict()
+    sample.count = 64
+    sample.batch_size = 64
+    sample.grid = 64  # images in the grid picture
+    sample.png_folder = False  # also write every image as a file
+
+    config.probe = probe = ConfigDict()
+    probe.taps = ()  # empty: all
+    probe.times = (1, 11, 21)  # in the published convention of the process
+    probe.noise_levels = ()  # sigma/alpha; instead of times where not empty
+    probe.classifier = "adam"  # adam: the published protocol; logistic: converged
+    probe.epochs = 15
+    probe.batch_size = 512
+    probe.learning_rate = 4e-3
+    probe.flip = True
+    probe.crop = 4  # random crop: padding in pixels; 0: none
+    probe.l2 = 1e-3  # of the logistic classifier, on standardised features
+    probe.held_out = 0.1  # share of the training set that chooses tap and time
+    probe.seeds = 1  # repeat with other noise and held-out images; report the mean
+    probe.train_count = 0  # use only the first images of the training set; 0: all
+    probe.test_count = 0
+    probe.baselines = True  # also probe raw pixels and the network untrained
+
+    config.lock()
+    return config
+
+
+def _section(section: str, name: str, known: Mapping, options: Callable) -> ConfigDict:
+    if name not in known:
+        raise UserError(unknown(f"config.{section}.name", name, known))
+    result = ConfigDict({"name": name})
+    for field, value in options(known[name]).items():
+        result[field] = value
+    return result
+
+
+def _module_fields(cls: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls)
+    return {
+        field.name: _optional(field.default, hints[field.name])
+        for field in dataclasses.fields(cls)
+        if field.init and field.name not in _NOT_CONFIGURED
+    }
+
+
+def _sampler_options(function: Callable) -> dict[str, Any]:
+    return {
+        name: parameter.default
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.default is not inspect.Parameter.empty
+    }
+
+
+def _optional(value: Any, hint: Any) -> Any:
+    if value is None and isinstance(hint, types.UnionType):
+        kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
+        return config_dict.placeholder(kinds[0])
+    return value
+
+
+def unknown(field: str, given: Any, known: Iterable[str]) -> str:
+    """One line that says what is known, and what was probably meant."""
+    known = sorted(known)
+    near = difflib.get_close_matches(str(given), known, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"{field}: unknown {given!r}.{hint} Known: {', '.join(known)}"
+
+
+def flatten(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
+    """Maps "section.field" to its value."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+_POSITIVE = (
+    "train.batch_size",
+    "train.learning_rate",
+    "train.clip_norm",
+    "train.adam_epsilon",
+    "train.steps_per_dispatch",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.keep_latest",
+    "mesh.fsdp",
+    "sample.count",
+    "sample.batch_size",
+    "probe.epochs",
+    "probe.batch_size",
+    "probe.learning_rate",
+    "probe.seeds",
+)
+_NOT_NEGATIVE = (
+    "seed",
+    "data.resident_bytes",
+    "data.threads",
+    "train.steps",
+    "train.warmup_steps",
+    "train.sample_every",
+    "train.keep_every",
+    "sample.grid",
+    "probe.crop",
+    "probe.l2",
+    "probe.train_count",
+    "probe.test_count",
+)
+_SHARES = (
+    "network.dropout",
+    "train.adam_b1",
+    "train.adam_b2",
+    "train.ema_decay",
+    "train.augment_probability",
+    "train.label_dropout",
+)
+_CHOICES = {
+    "dtype": ("float32", "bfloat16"),
+    "probe.classifier": ("adam", "logistic"),
+}
+
+
+def validate(config: ConfigDict, tasks: Iterable[str]) -> None:
+    """Checks values that no type shows.
+
+    Args:
+      config: as `default` makes it.
+      tasks: the names of the tasks that exist.
+
+    Raises:
+      UserError: names the field, what was given and what is possible.
+    """
+    tasks = tuple(tasks)
+    flat = flatten(config)
+    for task in config.tasks:
+        if task not in tasks:
+            raise UserError(unknown("task", task, tasks))
+    if config.data.name not in SOURCES and not config.data.name.startswith("tfds:"):
+        known = (*SOURCES, "tfds:NAME")
+        raise UserError(unknown("config.data.name", config.data.name, known))
+    checks = [
+        (_POSITIVE, "positive", lambda value: value > 0),
+        (_NOT_NEGATIVE, "0 or more", lambda value: value >= 0),
+        (_SHARES, "in [0, 1]", lambda value: 0 <= value <= 1),
+        (("probe.held_out",), "in (0, 1)", lambda value: 0 < value < 1),
+    ]
+    for fields, wanted, holds in checks:
+        for field in fields:
+            if field in flat and not holds(flat[field]):
+                raise UserError(f"config.{field}: {flat[field]} is not {wanted}")
+    for field, choices in _CHOICES.items():
+        if flat[field] not in choices:
+            raise UserError(unknown(f"config.{field}", flat[field], choices))
+    known_taps = network(config).tap_paths()
+    for tap in config.probe.taps:
+        if tap not in known_taps:
+            raise UserError(unknown("config.probe.taps", tap, known_taps))
+    if not config.probe.times and not config.probe.noise_levels:
+        raise UserError("config.probe.times: empty, and so is probe.noise_levels")
+    if any(level <= 0 for level in config.probe.noise_levels):
+        raise UserError(
+            f"config.probe.noise_levels: {config.probe.noise_levels} is not positive"
+        )
+    augment = getattr(config.network, "augment_channels", 0)
+    if config.train.augment_probability > 0 and augment != 9:
+        raise UserError(
+            "config.train.augment_probability: the EDM augmentation needs a network "
+            f"with augment_channels=9, this one has {augment}"
+        )
+
+
+def network(config: ConfigDict):
+    """Builds the network that the config describes.
+
+    Raises:
+      UserError: its fields do not go together.
+    """
+    fields = dict(config.network)
+    cls = NETWORKS[fields.pop("name")]
+    try:
+        return cls(**fields, dtype=config.dtype)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"config.network: {error}") from error
+
+
+def process(config: ConfigDict):
+    """Builds the process that the config describes."""
+    fields = dict(config.process)
+    cls = PROCESSES[fields.pop("name")]
+    try:
+        return cls(**fields)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"config.process: {error}") from error

@@ -1,0 +1,80 @@
+"""Doubling and halving images with a separable filter."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def _weights(taps: Sequence[float]) -> list[float]:
+    if len(taps) % 2 or not taps:
+        raise ValueError(f"the resampling filter {tuple(taps)} has no even length")
+    return [tap / sum(taps) for tap in taps]
+
+
+def _padded(x: Array, axis: int, amount: int) -> Array:
+    widths = [(0, 0)] * x.ndim
+    widths[axis] = (amount, amount)
+    return jnp.pad(x, widths)
+
+
+def _part(x: Array, axis: int, start: int, length: int) -> Array:
+    return x[(slice(None),) * axis + (slice(start, start + length),)]
+
+
+def _halve(x: Array, axis: int, weights: list[float]) -> Array:
+    half = len(weights) // 2
+    length = x.shape[axis] // 2
+    x = _padded(x, axis, half - 1)
+    # Pairs of neighbours: a strided slice would be slow in the backward pass.
+    shape = (*x.shape[:axis], length + half - 1, 2, *x.shape[axis + 1 :])
+    even, odd = jnp.moveaxis(x.reshape(shape), axis + 1, 0)
+    return sum(
+        weights[2 * i] * _part(even, axis, i, length)
+        + weights[2 * i + 1] * _part(odd, axis, i, length)
+        for i in range(half)
+    )
+
+
+def _double(x: Array, axis: int, weights: list[float]) -> Array:
+    half = len(weights) // 2
+    length = x.shape[axis]
+    padded = _padded(x, axis, half)
+    phases = []
+    for phase in (0, 1):
+        # Output 2m + phase takes input m - shift through tap phase + half - 1 + 2 shift.
+        total = 0
+        for tap in range((phase + half - 1) % 2, 2 * half, 2):
+            shift = (tap - phase - half + 1) // 2
+            total += 2 * weights[tap] * _part(padded, axis, half - shift, length)
+        phases.append(total)
+    shape = (*x.shape[:axis], 2 * length, *x.shape[axis + 1 :])
+    return jnp.stack(phases, axis=axis + 1).reshape(shape)
+
+
+def downsample(
+    x: Float[Array, "batch height width channels"], taps: Sequence[float]
+) -> Float[Array, "batch height/2 width/2 channels"]:
+    """Filters with the outer product of `taps` (scaled to sum 1) and takes every second.
+
+    Pixels outside the image are zero. (1, 1) is the mean of 2 x 2 pixels.
+
+    Raises:
+      ValueError: the number of taps is odd.
+    """
+    weights = _weights(taps)
+    return _halve(_halve(x, 1, weights), 2, weights)
+
+
+def upsample(
+    x: Float[Array, "batch height width channels"], taps: Sequence[float]
+) -> Float[Array, "batch 2*height 2*width channels"]:
+    """Puts zeros between the pixels and filters with `taps` (scaled to sum 2 an axis).
+
+    Pixels outside the image are zero. (1, 1) repeats pixels.
+
+    Raises:
+      ValueError: the number of taps is odd.
+    """
+    weights = _weights(taps)
+    return _double(_double(x, 1, weights), 2, weights)

@@ -1,0 +1,287 @@
+"""What the vision transformers share: patches, positions, attention, conditioning."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from ddae_jax.errors import UserError
+from ddae_jax.models.layers import sinusoidal_embedding
+
+# Cosines and sines, each of shape (tokens, head_size).
+Rotation = tuple[np.ndarray, np.ndarray]
+
+
+def token_grid(image_shape: tuple[int, ...], patch_size: int) -> tuple[int, int]:
+    """Rows and columns of patches in images of shape (..., height, width, channels).
+
+    Raises:
+      UserError: the height or the width is not a multiple of the patch size.
+    """
+    height, width = image_shape[-3:-1]
+    if height % patch_size or width % patch_size:
+        raise UserError(
+            f"images of {height} x {width} do not divide into patches of "
+            f"{patch_size} x {patch_size}"
+        )
+    return height // patch_size, width // patch_size
+
+
+def patchify(
+    images: Float[Array, "batch height width channels"], patch_size: int
+) -> Float[Array, "batch tokens patch"]:
+    """Cuts images into patches, row by row; a patch is flattened channels last."""
+    rows, columns = token_grid(images.shape, patch_size)
+    batch, channels = images.shape[0], images.shape[-1]
+    x = images.reshape(batch, rows, patch_size, columns, patch_size, channels)
+    x = x.transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(batch, rows * columns, patch_size * patch_size * channels)
+
+
+def unpatchify(
+    tokens: Float[Array, "batch tokens patch"], grid: tuple[int, int], patch_size: int
+) -> Float[Array, "batch height width channels"]:
+    """The inverse of `patchify` for a grid of (rows, columns) patches."""
+    rows, columns = grid
+    batch, channels = len(tokens), tokens.shape[-1] // patch_size**2
+    x = tokens.reshape(batch, rows, columns, patch_size, patch_size, channels)
+    x = x.transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(batch, rows * patch_size, columns * patch_size, channels)
+
+
+def sincos_positions(
+    grid: tuple[int, int], features: int
+) -> Float[np.ndarray, "tokens features"]:
+    """Fixed positions of MAE and DiT: sinusoids of the column, then of the row.
+
+    Each half holds its sines, then its cosines, of base 10000; computed in float64.
+    """
+    if features % 4:
+        raise UserError(f"hidden_size {features} is not a multiple of 4")
+    frequencies = 10_000.0 ** -(np.arange(features // 4) / (features // 4))
+    rows, columns = np.indices(grid).reshape(2, -1, 1)
+    waves = [f(x * frequencies) for x in (columns, rows) for f in (np.sin, np.cos)]
+    return np.concatenate(waves, axis=1).astype(np.float32)
+
+
+def sincos_init(grid: tuple[int, int]) -> Callable:
+    """Initialises a (1, tokens, features) table with `sincos_positions`."""
+
+    def init(key, shape, dtype=jnp.float32):
+        del key
+        return jnp.asarray(sincos_positions(grid, shape[-1])[None], dtype)
+
+    return init
+
+
+def rotary_angles(grid: tuple[int, int], head_size: int) -> Rotation:
+    """Cosines and sines of 2-D rotary positions (RoPE, Su et al. 2021; EVA-02's form).
+
+    The first half of a head turns with the row, the second with the column; features
+    2i and 2i + 1 are one plane, of frequency 10000^(-4i / head_size) in its half.
+    """
+    if head_size % 4:
+        raise UserError(f"heads of {head_size} features: RoPE needs a multiple of 4")
+    frequencies = 10_000.0 ** -(np.arange(head_size // 4) / (head_size // 4))
+    positions = np.indices(grid).reshape(2, -1, 1)
+    angles = np.repeat(np.concatenate(positions * frequencies, axis=1), 2, axis=1)
+    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+
+
+def rotate(
+    x: Float[Array, "batch tokens heads head_size"], rotation: Rotation
+) -> Float[Array, "batch tokens heads head_size"]:
+    """Turns each plane of features (2i, 2i + 1) by its token's angle, in float32."""
+    cosines, sines = (jnp.asarray(part)[:, None, :] for part in rotation)
+    x32 = x.astype(jnp.float32)
+    pairs = x32.reshape(*x.shape[:-1], -1, 2)
+    turned = jnp.stack([-pairs[..., 1], pairs[..., 0]], axis=-1).reshape(x.shape)
+    return (x32 * cosines + turned * sines).astype(x.dtype)
+
+
+def modulate(
+    x: Float[Array, "batch tokens features"],
+    shift: Float[Array, "batch features"],
+    scale: Float[Array, "batch features"],
+) -> Float[Array, "batch tokens features"]:
+    """Shift and scale of adaptive layer normalisation (DiT, section 3.2)."""
+    return x * (1 + scale[:, None, :]) + shift[:, None, :]
+
+
+def patch_kernel_init(kernel_init: Callable) -> Callable:
+    """Initialises a (height, width, in, out) kernel as the linear map of a patch."""
+
+    def init(key, shape, dtype=jnp.float32):
+        return kernel_init(key, (math.prod(shape[:-1]), shape[-1]), dtype).reshape(
+            shape
+        )
+
+    return init
+
+
+class PatchEmbedding(nn.Module):
+    """A linear map of each patch: a strided convolution's weights, as one matmul."""
+
+    patch_size: int
+    features: int
+    kernel_init: Callable
+    bias_init: Callable
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch tokens features"]:
+        shape = (self.patch_size, self.patch_size, images.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
+        patches = patchify(images.astype(self.dtype), self.patch_size)
+        kernel = kernel.reshape(-1, self.features).astype(self.dtype)
+        return patches @ kernel + bias.astype(self.dtype)
+
+
+class Positions(nn.Module):
+    """Adds a position to every token; `fixed` ones get no gradient.
+
+    Fixed positions are parameters too, so that a checkpoint keeps its own.
+    """
+
+    init: Callable
+    fixed: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch tokens features"]
+    ) -> Float[Array, "batch tokens features"]:
+        shape = (1, *x.shape[1:])
+        if self.has_variable("params", "table"):
+            tokens = self.get_variable("params", "table").shape[1]
+            if tokens != x.shape[1]:
+                raise UserError(
+                    f"the images make {x.shape[1]} tokens, but this network has "
+                    f"positions for {tokens}: give it images of the trained size"
+                )
+        table = self.param("table", self.init, shape, jnp.float32)
+        if self.fixed:
+            table = jax.lax.stop_gradient(table)
+        return x + table.astype(self.dtype)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over tokens, with rotary positions where given."""
+
+    heads: int
+    use_bias: bool
+    kernel_init: Callable
+    implementation: str | None
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch tokens features"], rotation: Rotation | None = None
+    ) -> Float[Array, "batch tokens features"]:
+        batch, tokens, features = x.shape
+        hidden = nn.Dense(
+            3 * features,
+            use_bias=self.use_bias,
+            kernel_init=self.kernel_init,
+            dtype=self.dtype,
+            name="projection",
+        )(x)
+        query, key, value = (
+            part.reshape(batch, tokens, self.heads, features // self.heads)
+            for part in jnp.split(hidden, 3, axis=-1)
+        )
+        if rotation is not None:
+            query, key = rotate(query, rotation), rotate(key, rotation)
+        hidden = jax.nn.dot_product_attention(
+            query, key, value, implementation=self.implementation
+        ).reshape(batch, tokens, features)
+        return nn.Dense(
+            features, kernel_init=self.kernel_init, dtype=self.dtype, name="output"
+        )(hidden)
+
+
+class MLP(nn.Module):
+    """Two linear maps with a GELU between, exact or by its tanh approximation."""
+
+    hidden_features: int
+    approximate_gelu: bool
+    kernel_init: Callable
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch tokens features"]
+    ) -> Float[Array, "batch tokens features"]:
+        hidden = nn.Dense(
+            self.hidden_features,
+            kernel_init=self.kernel_init,
+            dtype=self.dtype,
+            name="linear1",
+        )(x)
+        hidden = nn.gelu(hidden, approximate=self.approximate_gelu)
+        return nn.Dense(
+            x.shape[-1], kernel_init=self.kernel_init, dtype=self.dtype, name="linear2"
+        )(hidden)
+
+
+class TimeMLP(nn.Module):
+    """DiT's embedding of the time: 256 sinusoids, cosines first, then an MLP."""
+
+    features: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, time: Float[Array, "batch"]) -> Float[Array, "batch features"]:
+        waves = sinusoidal_embedding(
+            time, 256, last_frequency_included=False, cosine_first=True
+        )
+        init = nn.initializers.normal(0.02)
+        hidden = nn.Dense(
+            self.features, kernel_init=init, dtype=self.dtype, name="linear1"
+        )(waves)
+        return nn.Dense(
+            self.features, kernel_init=init, dtype=self.dtype, name="linear2"
+        )(nn.silu(hidden))
+
+
+class ClassEmbedding(nn.Module):
+    """A table of classes whose last row is the null class, taken without labels."""
+
+    num_classes: int
+    features: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self, labels: Int[Array, "batch"] | None, batch: int
+    ) -> Float[Array, "batch features"]:
+        if labels is None:
+            labels = jnp.full(batch, self.num_classes)
+        elif not self.num_classes:
+            raise UserError("this network has num_classes=0: it takes no class labels")
+        return nn.Embed(
+            self.num_classes + 1,
+            self.features,
+            embedding_init=nn.initializers.normal(0.02),
+            dtype=self.dtype,
+            name="table",
+        )(labels)
+
+
+def modulation(condition, chunks: int, features: int, dtype: Any):
+    """Shifts, scales and gates from a condition: zero at first (adaLN-zero)."""
+    hidden = nn.Dense(
+        chunks * features,
+        kernel_init=nn.initializers.zeros,
+        dtype=dtype,
+        name="modulation",
+    )(nn.silu(condition))
+    return jnp.split(hidden, chunks, axis=-1)

@@ -1,0 +1,99 @@
+"""Devices and processes: the mesh, and how arrays lie on it."""
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from ddae_jax.errors import UserError
+
+BATCH_AXES = ("data", "fsdp")
+# Smaller parameters are copied to every device: gathering them costs more than they.
+FSDP_MIN_SIZE = 1 << 12
+
+
+def initialize(
+    coordinator: str | None, process_count: int | None, process_index: int | None
+) -> None:
+    """Joins the processes of one run. Without a coordinator, this process is alone.
+
+    `coordinator` is HOST:PORT of process 0, or "auto" where the cluster tells jax
+    itself (TPU pods, SLURM).
+    """
+    if coordinator is None:
+        return
+    if coordinator == "auto":
+        jax.distributed.initialize()
+    else:
+        jax.distributed.initialize(coordinator, process_count, process_index)
+
+
+def make_mesh(fsdp: int = 1) -> Mesh:
+    """Returns all devices as a ("data", "fsdp") mesh.
+
+    Devices lie in the order of their processes, so that each process holds one
+    contiguous slice of a batch.
+
+    Raises:
+      UserError: the number of devices is no multiple of `fsdp`.
+    """
+    devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
+    if len(devices) % fsdp:
+        raise UserError(
+            f"config.mesh.fsdp: {len(devices)} devices cannot be split by {fsdp}"
+        )
+    grid = np.array(devices).reshape(-1, fsdp)
+    return Mesh(grid, BATCH_AXES, axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Every device holds the whole array."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
+    """Axis `axis` is split over all devices."""
+    return NamedSharding(mesh, PartitionSpec(*([None] * axis), BATCH_AXES))
+
+
+def check_batch_size(field: str, batch_size: int, mesh: Mesh) -> None:
+    """Raises a UserError where a batch cannot be split evenly over the devices."""
+    if batch_size % mesh.size:
+        raise UserError(
+            f"{field}: {batch_size} cannot be split over {mesh.size} devices"
+        )
+
+
+def state_shardings(mesh: Mesh, shapes):
+    """Shards each large array over "fsdp" along its largest axis that divides.
+
+    Args:
+      shapes: a tree of arrays or ShapeDtypeStructs.
+    """
+    size = mesh.shape["fsdp"]
+
+    def sharding(leaf):
+        axes = [i for i, length in enumerate(leaf.shape) if length % size == 0]
+        if size == 1 or leaf.size < FSDP_MIN_SIZE or not axes:
+            return replicated(mesh)
+        axis = max(axes, key=lambda i: leaf.shape[i])
+        return NamedSharding(mesh, PartitionSpec(*([None] * axis), "fsdp"))
+
+    return jax.tree.map(sharding, shapes)
+
+
+def place(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """Puts an array that every process holds whole onto the mesh."""
+    return jax.make_array_from_callback(array.shape, sharding, lambda i: array[i])
+
+
+def on_host(tree):
+    """Returns numpy copies of global arrays, on every process."""
+
+    def fetch(array):
+        if isinstance(array, jax.Array) and not array.is_fully_addressable:
+            from jax.experimental import multihost_utils
+
+            return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+        return np.asarray(array)
+
+    return jax.tree.map(fetch, tree)

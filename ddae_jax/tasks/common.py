@@ -1,0 +1,120 @@
+"""What tasks share: from a config to the objects that the floors below take."""
+
+import dataclasses
+import json
+import pathlib
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from ddae_jax import checkpoint, parallel
+from ddae_jax import config as config_lib
+from ddae_jax.data import source as data_source
+from ddae_jax.data import sources
+from ddae_jax.denoiser import Denoiser
+from ddae_jax.train import state as train_state
+from ddae_jax.train.step import TrainStep
+
+
+def denoiser(config: ConfigDict) -> Denoiser:
+    """The network under the process that the config describes."""
+    return Denoiser(config_lib.network(config), config_lib.process(config))
+
+
+def load_source(config: ConfigDict, split: str) -> data_source.Source:
+    """The data set of the config: `split` is "train" or "test"."""
+    return sources.load(
+        config.data.name,
+        split,
+        folder=config.data.folder or None,
+        image_size=config.data.image_size,
+        channels=config.data.channels,
+        resident_bytes=config.data.resident_bytes,
+    )
+
+
+def train_step(config: ConfigDict, class_count: int) -> TrainStep:
+    """The training recipe of the config."""
+    train = config.train
+    schedule = train_state.warmup_schedule(train.learning_rate, train.warmup_steps)
+    optimizer = train_state.adam(
+        schedule, train.adam_b1, train.adam_b2, train.adam_epsilon, train.clip_norm
+    )
+    return TrainStep(
+        denoiser(config),
+        optimizer,
+        ema_cap=train.ema_decay,
+        ema_warmup=train.ema_warmup,
+        flip=train.flip,
+        augment_probability=train.augment_probability,
+        null_label=class_count if train.class_conditional else None,
+        label_dropout=train.label_dropout,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A denoiser with the EMA weights of one checkpoint, or none.
+
+    Attributes:
+      denoiser: the network and its process.
+      params: EMA weights, replicated over the mesh.
+      step: optimiser steps behind them.
+      image_shape: (height, width, channels).
+      mesh: of the devices at hand.
+    """
+
+    denoiser: Denoiser
+    params: dict
+    step: int
+    image_shape: tuple[int, int, int]
+    mesh: Mesh
+
+
+def image_shape(workdir: str | pathlib.Path) -> tuple[int, int, int]:
+    """Shape of the images that `workdir` was trained on."""
+    return tuple(read_json(workdir, "data.json")["image_shape"])
+
+
+def restore_ema(config: ConfigDict, workdir: str | pathlib.Path) -> Trained:
+    """Reads the EMA weights of config.checkpoint.step.
+
+    Raises:
+      UserError: there is no such checkpoint.
+    """
+    step = checkpoint.choose_step(workdir, config.checkpoint.step)
+    recipe = train_step(config, read_json(workdir, "data.json")["class_count"])
+    mesh = parallel.make_mesh(config.mesh.fsdp)
+    shape = image_shape(workdir)
+    init = train_state.create(recipe.denoiser, recipe.optimizer, shape)
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    shardings = jax.tree.map(lambda _: parallel.replicated(mesh), shapes)
+    with checkpoint.manager(workdir) as checkpoints:
+        state = checkpoint.restore(checkpoints, step, shapes, shardings)
+    return Trained(recipe.denoiser, state.ema, step, shape, mesh)
+
+
+def untrained(config: ConfigDict, workdir: str | pathlib.Path) -> Trained:
+    """The same denoiser at its random initial weights."""
+    mesh = parallel.make_mesh(config.mesh.fsdp)
+    shape = image_shape(workdir)
+    model = denoiser(config)
+    init = jax.jit(
+        lambda key: model.init(key, shape), out_shardings=parallel.replicated(mesh)
+    )
+    return Trained(model, init(jax.random.key(config.seed)), 0, shape, mesh)
+
+
+def write_json(workdir: str | pathlib.Path, name: str, content: dict) -> None:
+    """Writes `workdir`/`name`, whole or not at all; process 0 alone."""
+    if jax.process_index() == 0:
+        path = pathlib.Path(workdir) / name
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(content, indent=2) + "\n")
+        part.replace(path)
+
+
+def read_json(workdir: str | pathlib.Path, name: str) -> dict:
+    """Reads `workdir`/`name`."""
+    return json.loads((pathlib.Path(workdir) / name).read_text())

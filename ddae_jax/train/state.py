@@ -1,0 +1,76 @@
+"""What training carries from step to step, the optimiser, and the law of the EMA."""
+
+from collections.abc import Callable, Sequence
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from ddae_jax.denoiser import Denoiser
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Attributes:
+    step: optimiser steps done.
+    params: the parameters being trained, float32.
+    ema: their exponential moving average, float32: what samples and features use.
+    opt_state: of the optax optimiser.
+    """
+
+    step: Int[Array, ""]
+    params: dict
+    ema: dict
+    opt_state: optax.OptState
+
+
+def warmup_schedule(learning_rate: float, warmup_steps: int) -> optax.Schedule:
+    """Linear from learning_rate / warmup_steps at step 0, then constant."""
+
+    def schedule(step):
+        return learning_rate * jnp.minimum((step + 1) / max(warmup_steps, 1), 1.0)
+
+    return schedule
+
+
+def adam(
+    learning_rate: optax.ScalarOrSchedule,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    epsilon: float = 1e-8,
+    clip_norm: float = 1.0,
+) -> optax.GradientTransformation:
+    """Adam (Kingma & Ba 2015) behind a limit on the global norm of the gradient."""
+    return optax.chain(
+        optax.clip_by_global_norm(clip_norm),
+        optax.adam(learning_rate, b1=b1, b2=b2, eps=epsilon),
+    )
+
+
+def ema_decay(step: Int[Array, ""], cap: float, warmup: bool) -> Float[Array, ""]:
+    """Decay of the EMA update after optimiser step `step` (counted from 0).
+
+    With warm-up 1 - (1 + step)^(-2/3), at most `cap`: the law of the ema_pytorch
+    package, which the published weights went through. Step 0 copies the parameters.
+    """
+    if not warmup:
+        return jnp.float32(cap)
+    return jnp.minimum(cap, 1 - (1 + step.astype(jnp.float32)) ** (-2 / 3))
+
+
+def create(
+    denoiser: Denoiser,
+    optimizer: optax.GradientTransformation,
+    image_shape: Sequence[int],
+) -> Callable[[PRNGKeyArray], TrainState]:
+    """Returns the function key -> state before the first step, for use inside jit."""
+
+    def init(key):
+        params = denoiser.init(key, image_shape)
+        # A copy: donation would free an aliased buffer twice.
+        ema = jax.tree.map(jnp.copy, params)
+        return TrainState(jnp.int32(0), params, ema, optimizer.init(params))
+
+    return init

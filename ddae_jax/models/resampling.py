@@ -22,12 +22,13 @@ def _part(x: Array, axis: int, start: int, length: int) -> Array:
     return x[(slice(None),) * axis + (slice(start, start + length),)]
 
 
-def _halve(x: Array, axis: int, weights: list[float]) -> Array:
+def _halve(x: Array, axis: int, weights: list[float], padding: int) -> Array:
     half = len(weights) // 2
-    length = x.shape[axis] // 2
-    x = _padded(x, axis, half - 1)
+    x = _padded(x, axis, padding)
     # Pairs of neighbours: a strided slice would be slow in the backward pass.
-    shape = (*x.shape[:axis], length + half - 1, 2, *x.shape[axis + 1 :])
+    pairs = x.shape[axis] // 2
+    length = pairs - half + 1
+    shape = (*x.shape[:axis], pairs, 2, *x.shape[axis + 1 :])
     even, odd = jnp.moveaxis(x.reshape(shape), axis + 1, 0)
     return sum(
         weights[2 * i] * _part(even, axis, i, length)
@@ -42,7 +43,7 @@ def _double(x: Array, axis: int, weights: list[float]) -> Array:
     padded = _padded(x, axis, half)
     phases = []
     for phase in (0, 1):
-        # Output 2m + phase takes input m - shift through tap phase + half - 1 + 2 shift.
+        # Output 2m + phase takes input m - shift, by tap phase + half - 1 + 2 shift.
         total = 0
         for tap in range((phase + half - 1) % 2, 2 * half, 2):
             shift = (tap - phase - half + 1) // 2
@@ -53,23 +54,34 @@ def _double(x: Array, axis: int, weights: list[float]) -> Array:
 
 
 def downsample(
-    x: Float[Array, "batch height width channels"], taps: Sequence[float]
+    x: Float[Array, "batch height width channels"],
+    taps: Sequence[float],
+    *,
+    border_included: bool = False,
 ) -> Float[Array, "batch height/2 width/2 channels"]:
-    """Filters with the outer product of `taps` (scaled to sum 1) and takes every second.
+    """Filters with the outer product of `taps` (scaled to sum 1), keeps every second.
 
-    Pixels outside the image are zero. (1, 1) is the mean of 2 x 2 pixels.
+    (1, 1) is the mean of 2 x 2 pixels.
+
+    Args:
+      x: images of even height and width.
+      taps: the filter along one axis.
+      border_included: False takes pixels outside the image as zero; True says that `x`
+        has the len(taps) / 2 - 1 pixels outside each edge, so the result has as many
+        pixels less.
 
     Raises:
       ValueError: the number of taps is odd.
     """
     weights = _weights(taps)
-    return _halve(_halve(x, 1, weights), 2, weights)
+    padding = 0 if border_included else len(weights) // 2 - 1
+    return _halve(_halve(x, 1, weights, padding), 2, weights, padding)
 
 
 def upsample(
     x: Float[Array, "batch height width channels"], taps: Sequence[float]
 ) -> Float[Array, "batch 2*height 2*width channels"]:
-    """Puts zeros between the pixels and filters with `taps` (scaled to sum 2 an axis).
+    """Puts zeros between the pixels and filters with `taps` (of sum 2 an axis).
 
     Pixels outside the image are zero. (1, 1) repeats pixels.
 

@@ -130,8 +130,8 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Residual block, with attention where asked; sums are scaled by sqrt(1/2).
 
-    `resample` is None, "up" or "down": resampling by `resample_filter` inside the block.
-    Its output is a tap.
+    `resample` is None, "up" or "down": resampling by `resample_filter` inside the
+    block. Its output is a tap.
     """
 
     channels: int
@@ -171,8 +171,7 @@ class Block(nn.Module):
 class ImageResidual(nn.Module):
     """NCSN++'s progressive input: a 3x3 convolution and halving of the auxiliary path.
 
-    The convolution comes first and pads for both, so the filter sees no border of its
-    own.
+    The convolution comes first and pads for both, so the filter needs no border.
     """
 
     channels: int
@@ -183,4 +182,4 @@ class ImageResidual(nn.Module):
     def __call__(self, x):
         border = len(self.resample_filter) // 2 - 1
         x = conv(self.channels, self.dtype, "conv", padding=1 + border)(x)
-        return downsample(x, self.resample_filter, padding=0)
+        return downsample(x, self.resample_filter, border_included=True)

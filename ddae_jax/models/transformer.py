@@ -151,7 +151,7 @@ class Positions(nn.Module):
     Fixed positions are parameters too, so that a checkpoint keeps its own.
     """
 
-    init: Callable
+    table_init: Callable
     fixed: bool
     dtype: Any
 
@@ -167,7 +167,7 @@ class Positions(nn.Module):
                     f"the images make {x.shape[1]} tokens, but this network has "
                     f"positions for {tokens}: give it images of the trained size"
                 )
-        table = self.param("table", self.init, shape, jnp.float32)
+        table = self.param("table", self.table_init, shape, jnp.float32)
         if self.fixed:
             table = jax.lax.stop_gradient(table)
         return x + table.astype(self.dtype)

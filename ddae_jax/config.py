@@ -114,6 +114,11 @@ def _section(section: str, name: str, known: Mapping, options: Callable) -> Conf
     return result
 
 
+def samplers_of(process: str) -> tuple[str, ...]:
+    """Names of the samplers of a process."""
+    return tuple(SAMPLERS[process])
+
+
 def _module_fields(cls: type) -> dict[str, Any]:
     hints = typing.get_type_hints(cls)
     return {

@@ -1,0 +1,28 @@
+"""Fashion-MNIST, 28x28 padded to 32x32, with a UNet of 1.62 M parameters (DDPM).
+
+python -m ddae_jax.main --config=configs/fashion_mnist.py
+"""
+
+from ddae_jax import config as config_lib
+
+
+def get_config(variant: str = ""):
+    config = config_lib.default()
+    config.name, config.variant = "fashion_mnist", variant
+    config.data.name = "fashion_mnist"
+    config.data.image_size = 32
+    config.network.image_channels = 1
+    config.network.channels = 32
+    config.network.channel_multipliers = (1, 2, 2)
+    config.network.attention = (False, True, False)
+    config.network.blocks = 2
+    config.train.batch_size = 128
+    config.train.learning_rate = 4e-4
+    config.train.warmup_steps = 100
+    config.train.steps = 7580
+    config.train.log_every = 20
+    config.train.checkpoint_every = 379
+    config.train.keep_every = 758
+    config.train.sample_every = 1516
+    config.tasks = ("pretrain", "sample")
+    return config

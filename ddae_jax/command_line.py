@@ -1,0 +1,191 @@
+"""From the words of the command line to a checked config and a workdir."""
+
+import dataclasses
+import importlib.util
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from absl import flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from ddae_jax import config as config_lib
+from ddae_jax.errors import UserError
+
+# What a checkpoint was made with: a later task cannot change it.
+TRAINED = ("data.name", "data.image_size", "data.channels", "network.", "process.")
+_CONFIG = "--config"
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """What the user asked for.
+
+    Attributes:
+      config: checked and locked.
+      workdir: an existing folder; config.json is in it.
+      flags: the values of main's own flags.
+    """
+
+    config: ConfigDict
+    workdir: pathlib.Path
+    flags: flags.FlagValues
+
+
+def load_config_file(given: str) -> ConfigDict:
+    """Runs get_config(variant) of "path/to/file.py[:variant]".
+
+    Raises:
+      UserError: no such file, or it does not know the variant.
+    """
+    path, _, variant = given.partition(":")
+    if not pathlib.Path(path).is_file():
+        folder = pathlib.Path(path).parent
+        known = sorted(map(str, folder.glob("*.py"))) if folder.is_dir() else []
+        if not known:
+            raise UserError(f"--config: there is no file {path}")
+        raise UserError(config_lib.unknown("--config", path, known))
+    spec = importlib.util.spec_from_file_location("ddae_jax_config", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"--config: {path} has no function get_config")
+    return module.get_config(variant)
+
+
+def read_saved(workdir: pathlib.Path) -> ConfigDict | None:
+    """Returns the config that `workdir` holds, or None."""
+    path = workdir / "config.json"
+    if not path.exists():
+        return None
+    try:
+        saved = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: not JSON: {error}") from error
+    base = config_lib.default(
+        saved["network"]["name"], saved["process"]["name"], saved["sampler"]["name"]
+    )
+    _fill(base, saved, "")
+    return base
+
+
+def _fill(config: ConfigDict, saved: dict, prefix: str) -> None:
+    for key, value in saved.items():
+        if key not in config:
+            logging.warning("config.json: field %s%s is not known now", prefix, key)
+        elif isinstance(value, dict):
+            _fill(config[key], value, f"{prefix}{key}.")
+        else:
+            config[key] = _tuples(value)
+
+
+def _tuples(value):
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def parse(argv: Sequence[str], define, tasks: Sequence[str]) -> Command:
+    """Reads the command line.
+
+    Args:
+      argv: sys.argv.
+      define: function that defines main's own flags on a FlagValues.
+      tasks: the names of the tasks that exist.
+
+    Raises:
+      UserError: one line that names what cannot be used.
+    """
+    values = flags.FlagValues()
+    define(values)
+    own = [word for word in argv if not word.startswith(f"{_CONFIG}.")]
+    try:
+        rest = values(own, known_only=False)
+    except flags.Error as error:
+        raise UserError(str(error).split("\n")[0]) from error
+    if len(rest) > 1:
+        raise UserError(f"unknown word {rest[1]!r}; flags begin with --")
+    saved = read_saved(pathlib.Path(values.workdir)) if values.workdir else None
+    if values.config:
+        config = load_config_file(values.config)
+    elif saved is not None:
+        config = saved.copy_and_resolve_references()
+        config.lock()
+    else:
+        raise UserError(
+            "--config: name a file, such as configs/digits.py, or give the --workdir "
+            "of an earlier run"
+        )
+    given = [word for word in argv if word.startswith(f"{_CONFIG}.")]
+    config = _override(config, given)
+    if values.task:
+        config.tasks = tuple(values.task.split(","))
+    variant = f"-{config.variant}" if config.variant else ""
+    workdir = pathlib.Path(values.workdir or f"runs/{config.name}{variant}")
+    saved = saved or read_saved(workdir)
+    if saved is not None:
+        config = _keep_trained(config, saved, workdir)
+    config_lib.validate(config, tasks)
+    return Command(config, workdir, values)
+
+
+def _override(config: ConfigDict, words: Sequence[str]) -> ConfigDict:
+    known = config_lib.flatten(config)
+    for word in words:
+        field = word.removeprefix(f"{_CONFIG}.").split("=")[0]
+        if field not in known:
+            raise UserError(
+                config_lib.unknown(f"--config.{field}: field", field, known)
+            )
+        if "=" not in word:
+            raise UserError(f"{word}: write it as {word}=VALUE")
+    values = flags.FlagValues()
+    argv = ["main", *words]
+    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
+    try:
+        values(argv)
+    except (flags.Error, TypeError, ValueError) as error:
+        raise UserError(str(error).split("\n")[0]) from error
+    config.lock()
+    return config
+
+
+def _keep_trained(
+    config: ConfigDict, saved: ConfigDict, workdir: pathlib.Path
+) -> ConfigDict:
+    """What `workdir` was trained with stays, and a contradiction is said."""
+    if not (workdir / "checkpoints").is_dir():
+        return config
+    new, old = config_lib.flatten(config), config_lib.flatten(saved)
+    for field, value in old.items():
+        if field.startswith(TRAINED) and new.get(field) != value:
+            logging.warning(
+                "%s was trained with %s=%r: that is used, not %r",
+                workdir,
+                field,
+                value,
+                new.get(field),
+            )
+    with config.unlocked():
+        for section in ("network", "process"):
+            config[section] = saved[section]
+        for field in TRAINED:
+            if not field.endswith("."):
+                section, key = field.split(".")
+                config[section][key] = saved[section][key]
+    if config.sampler.name not in config_lib.samplers_of(config.process.name):
+        with config.unlocked():
+            config.sampler = saved.sampler
+    config.lock()
+    return config
+
+
+def save(command: Command) -> None:
+    """Writes config.json, and adds the command to commands.txt."""
+    command.workdir.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(command.config.to_dict(), indent=2) + "\n"
+    path = command.workdir / "config.json"
+    part = path.with_suffix(".part")
+    part.write_text(text)
+    part.replace(path)
+    with (command.workdir / "commands.txt").open("a") as lines:
+        lines.write(f"python -m ddae_jax.main {' '.join(sys.argv[1:])}\n")

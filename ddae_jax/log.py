@@ -1,0 +1,116 @@
+"""What a run writes while it works: metrics.jsonl, TensorBoard events, progress."""
+
+import json
+import pathlib
+import time
+
+import jax
+import numpy as np
+from absl import logging
+from rich import console
+from rich import progress as rich_progress
+
+FILE = "metrics.jsonl"
+
+
+class Metrics:
+    """Appends scalars to metrics.jsonl and to TensorBoard events; process 0 alone.
+
+    A resumed run drops the lines behind the step that it resumes from, so that every
+    step stands there once.
+    """
+
+    def __init__(self, workdir: str | pathlib.Path, first_step: int):
+        self._writes = jax.process_index() == 0
+        if not self._writes:
+            return
+        from tensorboardX import SummaryWriter
+
+        path = pathlib.Path(workdir) / FILE
+        kept = [row for row in read_metrics(workdir) if row["step"] <= first_step]
+        path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        self._file = path.open("a")
+        self._events = SummaryWriter(
+            str(pathlib.Path(workdir) / "events"), purge_step=first_step + 1
+        )
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Writes one line; values that are not finite become null."""
+        if not self._writes:
+            return
+        row = {"step": step, "time": round(time.time(), 3)}
+        row |= {key: float(f"{value:.6g}") for key, value in values.items()}
+        row = {key: value if np.isfinite(value) else None for key, value in row.items()}
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        for key, value in values.items():
+            self._events.add_scalar(key, value, step)
+
+    def image(self, step: int, name: str, image: np.ndarray) -> None:
+        """Adds a uint8 (height, width, channels) image to the events."""
+        if self._writes:
+            self._events.add_image(name, image, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Flushes both files."""
+        if self._writes:
+            self._file.close()
+            self._events.close()
+
+
+def read_metrics(workdir: str | pathlib.Path) -> list[dict]:
+    """Returns the lines of metrics.jsonl; one cut short by a crash is left out."""
+    path = pathlib.Path(workdir) / FILE
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+class Progress:
+    """A bar with the time left on a terminal; else a log line at every report."""
+
+    def __init__(self, title: str, total: int, done: int = 0):
+        terminal = console.Console(stderr=True)
+        self._title, self._total, self._start = title, total, done
+        self._began = time.monotonic()
+        self._bar = None
+        if jax.process_index() == 0 and terminal.is_terminal:
+            self._bar = rich_progress.Progress(
+                *rich_progress.Progress.get_default_columns(),
+                rich_progress.TimeElapsedColumn(),
+                rich_progress.TextColumn("{task.fields[note]}"),
+                console=terminal,
+            )
+            self._task = self._bar.add_task(title, total=total, completed=done, note="")
+            self._bar.start()
+
+    def advance(self, done: int) -> None:
+        """Moves the bar to `done`."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done)
+
+    def report(self, done: int, note: str) -> None:
+        """Shows `note` beside the bar, or logs it with the time left."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, note=note)
+            return
+        elapsed = time.monotonic() - self._began
+        left = elapsed / max(done - self._start, 1) * (self._total - done)
+        logging.info(
+            "%s %d/%d, %s left: %s", self._title, done, self._total, _clock(left), note
+        )
+
+    def close(self) -> None:
+        """Leaves the terminal as it was."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"

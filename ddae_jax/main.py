@@ -1,0 +1,86 @@
+"""The command line: python -m ddae_jax.main --config=configs/digits.py"""
+
+import sys
+
+from absl import flags, logging
+
+from ddae_jax.errors import UserError
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines the flags beside --config.FIELD."""
+    flags.DEFINE_string(
+        "config", None, "FILE[:VARIANT] with get_config.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "workdir", None, "Results; default runs/NAME-VARIANT.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "task", None, "Comma-separated; default: the config's.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "coordinator", None, "HOST:PORT of process 0, or auto.", flag_values=values
+    )
+    flags.DEFINE_integer("process_count", None, "Of this run.", flag_values=values)
+    flags.DEFINE_integer("process_index", None, "Of this one.", flag_values=values)
+    flags.DEFINE_bool("help", False, "Show this.", short_name="h", flag_values=values)
+
+
+def help_text() -> str:
+    """What --help prints."""
+    values = flags.FlagValues()
+    define_flags(values)
+    from ddae_jax.tasks import TASKS
+
+    return (
+        f"{__doc__}\n\nTasks: {', '.join(TASKS)}\n"
+        "Every field of the config: --config.SECTION.FIELD=VALUE "
+        f"(ddae_jax/config.py)\n{values.get_help()}"
+    )
+
+
+def run(argv: list[str]) -> None:
+    """Runs the tasks that the command line names.
+
+    Raises:
+      UserError: one line for the user.
+    """
+    from ddae_jax import command_line, parallel
+    from ddae_jax.tasks import TASKS
+
+    command = command_line.parse(argv, define_flags, tuple(TASKS))
+    parallel.initialize(
+        command.flags.coordinator,
+        command.flags.process_count,
+        command.flags.process_index,
+    )
+    command_line.save(command)
+    for name in command.config.tasks:
+        logging.info("task %s in %s", name, command.workdir)
+        TASKS[name].run(command.config, command.workdir)
+
+
+def _is_ours(record) -> bool:
+    """Keeps the libraries' chatter out; their errors pass."""
+    return "ddae_jax" in record.pathname or record.levelno >= logging.logging.ERROR
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point: exit status 2 and one line where the user's input cannot be used."""
+    argv = sys.argv if argv is None else argv
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    logging.set_stderrthreshold("info")
+    logging.get_absl_handler().addFilter(_is_ours)
+    if {"--help", "-h"} & set(argv[1:]):
+        print(help_text())
+        return
+    try:
+        run(argv)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Trains a denoiser by diffusion on images without labels."""
+
+import pathlib
+
+import jax
+from absl import logging
+from ml_collections import ConfigDict
+
+from ddae_jax import checkpoint, parallel
+from ddae_jax.tasks import common, sample
+from ddae_jax.train import loop
+from ddae_jax.train.feed import Feed
+
+
+def run(config: ConfigDict, workdir: pathlib.Path) -> None:
+    """Trains to config.train.steps, from the latest checkpoint of `workdir` on."""
+    train = config.train
+    mesh = parallel.make_mesh(config.mesh.fsdp)
+    parallel.check_batch_size("config.train.batch_size", train.batch_size, mesh)
+    source = common.load_source(config, "train")
+    common.write_json(
+        workdir,
+        "data.json",
+        {
+            "name": source.name,
+            "train_images": len(source),
+            "image_shape": list(source.image_shape),
+            "class_count": len(source.class_names),
+            "class_names": list(source.class_names),
+        },
+    )
+    recipe = common.train_step(config, len(source.class_names))
+    count = recipe.denoiser.parameter_count(source.image_shape)
+    logging.info(
+        "%s: %d images of %s; %s with %.2f M parameters on %d device(s)",
+        source.name,
+        len(source),
+        "x".join(map(str, source.image_shape)),
+        config.network.name,
+        count / 1e6,
+        mesh.size,
+    )
+    feed = Feed(source, train.batch_size, config.seed, mesh, config.data.threads)
+    plan = loop.Plan(
+        steps=train.steps,
+        steps_per_dispatch=train.steps_per_dispatch,
+        log_every=train.log_every,
+        checkpoint_every=train.checkpoint_every,
+        sample_every=train.sample_every,
+        keep=checkpoint.Keep(train.keep_latest, train.keep_every, train.keep_best),
+    )
+    draw = sample.grid_function(config, recipe.denoiser, source.image_shape, mesh)
+
+    def picture(state):
+        image = draw(state.ema)
+        if jax.process_index() == 0:
+            sample.write_png(
+                workdir / "images" / f"step_{int(state.step):08d}.png", image
+            )
+        return image
+
+    loop.train(workdir, recipe, feed, plan, picture if train.sample_every else None)

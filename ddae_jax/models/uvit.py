@@ -1,0 +1,257 @@
+"""U-ViT (Bao et al. 2023, arXiv 2209.12152): a transformer with long skips."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from ddae_jax.errors import UserError
+from ddae_jax.models.layers import (
+    conv,
+    sinusoidal_embedding,
+    torch_bias_init,
+    torch_kernel_init,
+)
+from ddae_jax.models.transformer import (
+    MLP,
+    Attention,
+    PatchEmbedding,
+    Positions,
+    patch_kernel_init,
+    token_grid,
+    unpatchify,
+)
+
+# The sizes of the paper's table 1; `depth` does not count the middle block.
+SIZES = {
+    "S": {"hidden_size": 512, "depth": 12, "heads": 8},
+    "M": {"hidden_size": 768, "depth": 16, "heads": 12},
+    "L": {"hidden_size": 1024, "depth": 20, "heads": 16},
+    "H": {"hidden_size": 1152, "depth": 28, "heads": 16},
+}
+PATCH_SIZES = (2, 4)
+
+# The published names, "U-ViT-S/2" and so on, and the fields that they stand for.
+PRESETS = {
+    f"U-ViT-{size}/{patch_size}": {
+        **fields,
+        "patch_size": patch_size,
+        "final_convolution": size != "H",
+    }
+    for size, fields in SIZES.items()
+    for patch_size in PATCH_SIZES
+}
+
+# torch truncates at 100 standard deviations: not at all.
+_init = nn.initializers.normal(0.02)
+
+
+class Block(nn.Module):
+    """Attention and MLP on normalised tokens; a skip is merged by a linear map."""
+
+    heads: int
+    mlp_ratio: float
+    attention_bias: bool
+    attention_implementation: str | None
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x, skip=None):
+        features = x.shape[-1]
+        if skip is not None:
+            x = nn.Dense(features, kernel_init=_init, dtype=self.dtype, name="skip")(
+                jnp.concatenate([x, skip], axis=-1)
+            )
+        x += Attention(
+            self.heads,
+            self.attention_bias,
+            _init,
+            self.attention_implementation,
+            self.dtype,
+            name="attention",
+        )(nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm1")(x))
+        return x + MLP(
+            int(features * self.mlp_ratio), False, _init, self.dtype, name="mlp"
+        )(nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm2")(x))
+
+
+class TimeToken(nn.Module):
+    """Sinusoids of the time, cosines first; an MLP behind them where asked for."""
+
+    features: int
+    mlp: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, time):
+        token = sinusoidal_embedding(
+            time, self.features, last_frequency_included=False, cosine_first=True
+        ).astype(self.dtype)
+        if not self.mlp:
+            return token
+        hidden = nn.Dense(
+            4 * self.features, kernel_init=_init, dtype=self.dtype, name="linear1"
+        )(token)
+        return nn.Dense(
+            self.features, kernel_init=_init, dtype=self.dtype, name="linear2"
+        )(nn.silu(hidden))
+
+
+class UViT(nn.Module):
+    """U-ViT. Taps block_0, block_1, ...: in, middle and out blocks, in order.
+
+    A tap holds the tokens (label if conditional, time, patches row by row): the first
+    `extra_tokens` are no part of the image.
+
+    Attributes:
+      image_channels: channels of the image, or of the latent that stands for it.
+      patch_size: height and width of a patch, in pixels.
+      hidden_size: width of a token.
+      depth: number of in and out blocks; with the middle one there is one more.
+      heads: attention heads.
+      mlp_ratio: width of the MLP over `hidden_size`.
+      num_classes: classes without the null class; 0 for an unconditional network.
+      null_class: the label table has one more row, for none: its label is
+        `num_classes`, and it is taken where no labels are given.
+      attention_bias: queries, keys and values have a bias.
+      time_mlp: an MLP behind the sinusoids of the time.
+      final_convolution: a 3x3 convolution behind the patches (all sizes but H).
+      time_scale: factor on the network's time, before the sinusoids. Under DDPM, whose
+        network time is t/T: 1 for the U-ViT of DDAE's authors (FutureXiang/Diffusion);
+        999 for U-ViT's pixel-space weights, 1000 for its latent-space ones.
+      attention_implementation: of jax.nn.dot_product_attention: None, "xla", "cudnn".
+      dtype: of the computation; parameters are float32.
+      remat: recompute blocks in the backward pass to save memory.
+    """
+
+    image_channels: int = 3
+    patch_size: int = 2
+    hidden_size: int = 512
+    depth: int = 12
+    heads: int = 8
+    mlp_ratio: float = 4.0
+    num_classes: int = 0
+    null_class: bool = False
+    attention_bias: bool = False
+    time_mlp: bool = False
+    final_convolution: bool = True
+    time_scale: float = 1.0
+    attention_implementation: str | None = None
+    dtype: Any = jnp.float32
+    remat: bool = False
+
+    def tap_paths(self) -> dict[str, str]:
+        """Maps each tap to the path of its submodule, in order of depth."""
+        return {f"block_{i}": f"block_{i}" for i in range(self.depth + 1)}
+
+    @property
+    def extra_tokens(self) -> int:
+        """Tokens before those of the image: the label's (if any) and the time's."""
+        return 2 if self.label_rows else 1
+
+    @property
+    def label_rows(self) -> int:
+        """Rows of the label table; 0 where there is none."""
+        return self.num_classes + self.null_class
+
+    @property
+    def null_label(self) -> int | None:
+        """The label that stands for none, or None where the table has no such row."""
+        return self.num_classes if self.null_class else None
+
+    def _labels(self, labels, batch):
+        if labels is not None:
+            if not self.num_classes:
+                raise UserError("this uvit has num_classes=0: it takes no class labels")
+            return labels
+        if not self.null_class and not self.is_initializing():
+            raise UserError(
+                f"this uvit is conditional on {self.num_classes} classes and has no "
+                "null class: give it class labels"
+            )
+        return jnp.full(batch, self.label_rows - 1)
+
+    @nn.compact
+    def __call__(
+        self,
+        images: Float[Array, "batch height width channels"],
+        time: Float[Array, "batch"],
+        labels: Int[Array, "batch"] | None = None,
+        augment_labels: Float[Array, "batch augment"] | None = None,
+        train: bool = False,
+    ) -> Float[Array, "batch height width channels"]:
+        """Returns the network's output for `images` at the network's `time`.
+
+        Raises:
+          UserError: the images do not divide into patches; class labels were given to
+            an unconditional network, or none to one without a null class; augmentation
+            labels were given.
+        """
+        if augment_labels is not None:
+            raise UserError("network uvit takes no augmentation labels")
+        batch, grid = len(images), token_grid(images.shape, self.patch_size)
+        patches = PatchEmbedding(
+            self.patch_size,
+            self.hidden_size,
+            patch_kernel_init(torch_kernel_init),
+            torch_bias_init(self.image_channels * self.patch_size**2),
+            self.dtype,
+            name="patches",
+        )(images)
+        extra = [
+            TimeToken(self.hidden_size, self.time_mlp, self.dtype, name="time")(
+                time * self.time_scale
+            )
+        ]
+        if self.label_rows:
+            table = nn.Embed(
+                self.label_rows,
+                self.hidden_size,
+                embedding_init=nn.initializers.normal(1.0),
+                dtype=self.dtype,
+                name="label",
+            )
+            extra.insert(0, table(self._labels(labels, batch)))
+        elif labels is not None:
+            raise UserError("this uvit has num_classes=0: it takes no class labels")
+        x = jnp.concatenate([*(token[:, None] for token in extra), patches], axis=1)
+        x = Positions(_init, False, self.dtype, name="positions")(x)
+
+        block_type = nn.remat(Block) if self.remat else Block
+        skips = []
+        for i in range(self.depth + 1):
+            block = block_type(
+                self.heads,
+                self.mlp_ratio,
+                self.attention_bias,
+                self.attention_implementation,
+                self.dtype,
+                name=f"block_{i}",
+            )
+            if i <= self.depth // 2:
+                x = block(x)
+                skips.append(x)
+            else:
+                x = block(x, skips.pop())
+            if i == self.depth // 2:
+                skips.pop()  # the middle block has no skip of its own
+
+        x = x[:, len(extra) :]
+        x = nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm")(x)
+        x = nn.Dense(
+            self.patch_size**2 * self.image_channels,
+            kernel_init=_init,
+            dtype=self.dtype,
+            name="decoder",
+        )(x)
+        x = unpatchify(x, grid, self.patch_size)
+        if self.final_convolution:
+            x = conv(
+                self.image_channels,
+                self.image_channels,
+                3,
+                dtype=self.dtype,
+                name="final",
+            )(x)
+        return x.astype(jnp.float32)

@@ -68,18 +68,22 @@ class GroupNorm(nn.Module):
 
     The statistics are folded into one scale and one shift per image and channel, so
     that the image is read twice and written once; `nn.GroupNorm` makes more passes.
+    `affine` False has no learned scale and bias.
     """
 
     groups: int = 32
     epsilon: float = 1e-5
+    affine: bool = True
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "batch height width channels"]
     ) -> Float[Array, "batch height width channels"]:
         batch, _, _, channels = x.shape
-        scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
+        scale, bias = jnp.ones(channels), jnp.zeros(channels)
+        if self.affine:
+            scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
+            bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
         x32 = x.astype(jnp.float32)
         grouped = (batch, self.groups, channels // self.groups)
         mean = jnp.mean(x32, axis=(1, 2)).reshape(grouped).mean(-1, keepdims=True)

@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from ddae_jax.errors import UserError
 from ddae_jax.models.songunet_layers import (
     ZERO_GAIN,
     Block,
@@ -40,8 +41,8 @@ class SongUNet(nn.Module):
       noise_multiplier: width of the time's embedding over `channels`.
       residual_encoder: feed the image to every level of the encoder (NCSN++).
       resample_filter: taps of the resampling filter along one axis.
-      classes: number of classes, 0 for none; label `classes` means no class.
-      label_dropout: rate at which training drops the class label.
+      num_classes: classes without the null class, whose label is `num_classes`; 0 for
+        an unconditional network.
       augment_channels: number of augmentation labels; 0 for none.
       attention_implementation: of jax.nn.dot_product_attention: None, "xla", "cudnn".
       dtype: of the computation; parameters are float32.
@@ -59,8 +60,7 @@ class SongUNet(nn.Module):
     noise_multiplier: int = 1
     residual_encoder: bool = False
     resample_filter: tuple[float, ...] = (1, 1)
-    classes: int = 0
-    label_dropout: float = 0.0
+    num_classes: int = 0
     augment_channels: int = 0
     attention_implementation: str | None = None
     dtype: Any = jnp.float32
@@ -88,20 +88,29 @@ class SongUNet(nn.Module):
                     taps[f"out_{number}"] = path
         return taps
 
-    def frozen_parameters(self) -> tuple[tuple[str, ...], ...]:
-        """Paths of the parameters that are constants: no gradient, not counted."""
-        return (("embedding", "fourier", "frequencies"),) if self.fourier else ()
+    @property
+    def fixed_parameters(self) -> tuple[str, ...]:
+        """Parameters ("/"-joined paths) that training must leave as they are.
+
+        The published parameter counts leave them out.
+        """
+        return ("embedding/fourier/frequencies",) if self.fourier else ()
+
+    @property
+    def null_label(self) -> int | None:
+        """The label that stands for none; None for an unconditional network."""
+        return self.num_classes or None
 
     def _check(self, images, labels, augment_labels):
         if images.shape[1:3] != (self.resolution, self.resolution):
-            raise ValueError(
+            raise UserError(
                 f"this songunet has resolution={self.resolution}; "
                 f"it got images of {images.shape[1]} x {images.shape[2]}"
             )
-        if labels is not None and not self.classes:
-            raise ValueError("this songunet has classes=0: it takes no class labels")
+        if labels is not None and not self.num_classes:
+            raise UserError("this songunet has num_classes=0: it takes no class labels")
         if augment_labels is not None and not self.augment_channels:
-            raise ValueError("this songunet has augment_channels=0: it takes no labels")
+            raise UserError("this songunet has augment_channels=0: it takes no labels")
 
     @nn.compact
     def __call__(
@@ -114,8 +123,10 @@ class SongUNet(nn.Module):
     ) -> Float[Array, "batch height width channels"]:
         """Returns the raw output F for scaled `images` at `time` = ln(sigma) / 4.
 
+        Without labels no image has a class.
+
         Raises:
-          ValueError: the images have another resolution, or labels were given that the
+          UserError: the images have another resolution, or labels were given that the
             network has no map for.
         """
         self._check(images, labels, augment_labels)
@@ -125,12 +136,11 @@ class SongUNet(nn.Module):
             self.channels * self.noise_multiplier,
             4 * self.channels,
             self.fourier,
-            self.classes,
-            self.label_dropout,
+            self.num_classes,
             self.augment_channels,
             self.dtype,
             name="embedding",
-        )(time, labels, augment_labels, train)
+        )(time, labels, augment_labels)
         block_type = nn.remat(Block, static_argnums=(3,)) if self.remat else Block
 
         def block(x, name, width=None, attention=False, resample=None):

@@ -70,30 +70,24 @@ class Embedding(nn.Module):
     noise_features: int
     features: int
     fourier: bool
-    classes: int
-    label_dropout: float
+    num_classes: int
     augment_channels: int
     dtype: Any
 
     @nn.compact
-    def __call__(self, time, labels, augment_labels, train):
+    def __call__(self, time, labels, augment_labels):
         waves = self.noise_features
         if self.fourier:
             embedding = FourierEmbedding(waves, name="fourier")(time)
         else:
             embedding = sinusoidal_embedding(time, waves, last_frequency_included=True)
-        if self.classes:
-            # The null label, `classes`, is the zero vector.
+        if self.num_classes:
+            # The null label, `num_classes`, is the zero vector.
             if labels is None:
-                labels = jnp.full(len(time), self.classes)
-            one_hot = jax.nn.one_hot(labels, self.classes)
-            if train and self.label_dropout:
-                kept = jax.random.bernoulli(
-                    self.make_rng("dropout"), 1 - self.label_dropout, (len(time), 1)
-                )
-                one_hot *= kept
+                labels = jnp.full(len(time), self.num_classes)
+            one_hot = jax.nn.one_hot(labels, self.num_classes)
             embedding += linear(waves, jnp.float32, "labels")(
-                one_hot * math.sqrt(self.classes)
+                one_hot * math.sqrt(self.num_classes)
             )
         if self.augment_channels:
             if augment_labels is None:

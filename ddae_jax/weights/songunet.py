@@ -38,8 +38,9 @@ def _embedding(network):
         **layer("model.map_layer1", ("embedding", "linear2"), "linear"),
     }
     if network.fourier:
-        entries["model.map_noise.freqs"] = Entry(network.frozen_parameters()[0])
-    if network.classes:
+        path = ("embedding", "fourier", "frequencies")
+        entries["model.map_noise.freqs"] = Entry(path)
+    if network.num_classes:
         entries |= layer("model.map_label", ("embedding", "labels"), "linear")
     if network.augment_channels:
         entries["model.map_augment.weight"] = Entry(
@@ -179,6 +180,6 @@ def network_from_state(state: Mapping[str, np.ndarray]) -> SongUNet:
         noise_multiplier=int(state["model.map_layer0.weight"].shape[1] // channels),
         residual_encoder=residual,
         resample_filter=_filter_in(state) or published,
-        classes=0 if label is None else int(label.shape[1]),
+        num_classes=0 if label is None else int(label.shape[1]),
         augment_channels=0 if augment is None else int(augment.shape[1]),
     )

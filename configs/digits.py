@@ -1,12 +1,20 @@
-"""Embedded digits (8x8, 1297 training images): the whole story in minutes on a CPU.
+"""The demo: scikit-learn's digits (8x8 grey, 1,297 training and 500 test images).
 
-python -m ddae_jax.main --config=configs/digits.py
+    python -m ddae_jax.main --config=configs/digits.py
+
+The whole story: pre-train, sample, probe three times beside raw pixels and the network
+untrained, report.
+Hardware: two CPU cores, 2 GB. Expected time: under 6 minutes (aim).
+Expected result: 98 % test accuracy or more at the tap and time chosen on held-out
+training images (aim); raw pixels 97.8 % (measured).
+Variant `test`: the same in seconds.
 """
 
 from ddae_jax import config as config_lib
 
 
 def get_config(variant: str = ""):
+    config_lib.check_variant("digits", variant, ("test",))
     config = config_lib.default()
     config.name, config.variant = "digits", variant
     config.data.name = "digits"
@@ -16,5 +24,12 @@ def get_config(variant: str = ""):
     config.network.attention = (False, True)
     config.network.blocks = 1
     config.train.steps = 1000
-    config.tasks = ("pretrain", "sample")
+    config.train.flip = False  # a mirrored digit is another sign
+    config.probe.classifier = "logistic"
+    config.probe.flip = False
+    config.probe.crop = 0
+    config.probe.held_out = 0.2
+    config.probe.seeds = 3
+    if variant == "test":
+        config_lib.shrink(config)
     return config

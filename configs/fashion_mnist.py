@@ -1,12 +1,21 @@
 """Fashion-MNIST, 28x28 padded to 32x32, with a UNet of 1.62 M parameters (DDPM).
 
-python -m ddae_jax.main --config=configs/fashion_mnist.py
+    python -m ddae_jax.main --config=configs/fashion_mnist.py
+
+Data: Debian's package dataset-fashion-mnist, or --config.data.folder with the four IDX
+files, or --task=prepare.
+Hardware: two CPU cores, 4 GB. Expected time: several hours on two cores (estimated).
+Expected result: RESULTS.md has what was measured here. The official PyTorch code, 758
+steps of this recipe, logistic regression on 5,000 images, t = 11: 81.7 % at out_2, its
+best tap, 73.5 % untrained (measured with that code).
+Variant `test`: the same in seconds.
 """
 
 from ddae_jax import config as config_lib
 
 
 def get_config(variant: str = ""):
+    config_lib.check_variant("fashion_mnist", variant, ("test",))
     config = config_lib.default()
     config.name, config.variant = "fashion_mnist", variant
     config.data.name = "fashion_mnist"
@@ -25,4 +34,6 @@ def get_config(variant: str = ""):
     config.train.keep_every = 758
     config.train.sample_every = 1516
     config.tasks = ("pretrain", "sample")
+    if variant == "test":
+        config_lib.shrink(config)
     return config

@@ -151,6 +151,35 @@ def unknown(field: str, given: Any, known: Iterable[str]) -> str:
     return f"{field}: unknown {given!r}.{hint} Known: {', '.join(known)}"
 
 
+def check_variant(name: str, given: str, known: Iterable[str]) -> None:
+    """Raises a UserError where config `name` has no variant `given`; "" always is."""
+    if given and given not in known:
+        raise UserError(unknown(f"variant of config {name}", given, known))
+
+
+def shrink(config: ConfigDict) -> None:
+    """Turns a config into its `:test` variant.
+
+    Every task takes the same path through the code, in seconds: the network keeps its
+    levels, attention and resampling, and is as narrow as its normalisation allows.
+    """
+    network, train, sample, probe = (
+        config[section] for section in ("network", "train", "sample", "probe")
+    )
+    network.channels = 32
+    network.channel_multipliers = (1,) * len(network.channel_multipliers)
+    network.blocks = 1
+    config.sampler.steps = 4
+    train.batch_size, train.steps, train.warmup_steps = 8, 4, 2
+    train.log_every = train.checkpoint_every = 2
+    train.keep_every, train.sample_every = min(train.keep_every, 2), 2
+    sample.count = sample.batch_size = sample.grid = 8
+    probe.times = probe.times[:2]
+    probe.noise_levels = probe.noise_levels[:2]
+    probe.epochs, probe.batch_size, probe.seeds = 1, 16, min(probe.seeds, 2)
+    probe.train_count, probe.test_count = 64, 32
+
+
 def flatten(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
     """Maps "section.field" to its value."""
     flat = {}

@@ -1,0 +1,35 @@
+# make demo     the whole story on scikit-learn's digits: pre-train, sample, probe, report
+# make test     the tests, with coverage
+# make lint     format and style
+# VENV=DIR puts the environment elsewhere; SHORT=1 makes the demo take seconds.
+
+VENV ?= .venv
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$name && break; done)
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+VARIANT := $(if $(SHORT),test)
+WORKDIR := runs/digits$(addprefix -,$(VARIANT))
+
+.PHONY: demo test lint install
+
+demo: $(INSTALLED)
+	$(BIN)/python -m ddae_jax.main --config=configs/digits.py$(addprefix :,$(VARIANT))
+	@echo "report: $(WORKDIR)/report.html"
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
+
+lint: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+install: $(INSTALLED)
+
+$(INSTALLED): setup.py requirements.lock
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $(INSTALLED)

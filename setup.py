@@ -1,0 +1,57 @@
+"""Installation, with version floors; the tested set is in requirements.lock."""
+
+import pathlib
+
+from setuptools import find_packages, setup
+
+TEST = ["coverage>=7.10", "pytest>=8.3", "pytest-cov>=6.1", "pytest-xdist>=3.6"]
+TORCH = ["torch>=2.6"]
+
+setup(
+    name="ddae_jax",
+    version="0.1.0",
+    description="Denoising diffusion autoencoders in JAX: pre-train, probe, sample",
+    long_description=pathlib.Path(__file__).with_name("README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["ddae_jax", "ddae_jax.*"]),
+    install_requires=[
+        "absl-py>=2.3",
+        "array_record>=0.8",
+        "einops>=0.8",
+        "flax>=0.12.8",
+        "grain>=0.2.18",
+        # tensorflow-datasets 4.9.10 imports it and forgets to declare it.
+        "importlib_resources>=6.5",
+        "jax>=0.10.2",
+        "jaxtyping>=0.3",
+        "matplotlib>=3.10",
+        "ml_collections>=1.1",
+        "numpy>=2.1",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.12.8",
+        "pillow>=11",
+        "rich>=13.9",
+        "safetensors>=0.5",
+        "scikit-learn>=1.6",
+        "scipy>=1.15",
+        "tensorboardX>=2.6.2",
+        "tensorflow-datasets>=4.9.10",
+    ],
+    extras_require={
+        "test": TEST,
+        "cuda": ["jax[cuda13]>=0.10.2"],
+        "tpu": ["jax[tpu]>=0.10.2"],
+        "prepare": ["tensorflow>=2.20"],  # only to prepare TFDS sets, never to read
+        "torch": TORCH,  # to read and write PyTorch checkpoints
+        "bench": [*TORCH, "diffusers>=0.35"],
+        "dev": [*TEST, "ruff>=0.14"],
+    },
+    entry_points={"console_scripts": ["ddae = ddae_jax.main:main"]},
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

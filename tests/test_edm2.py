@@ -15,6 +15,9 @@ from tests import golden_values
 
 GOLDEN = [("edm2_c_small", False), ("edm2_e_small", True)]
 
+# The compiler's optimiser takes longer than the small networks run.
+UNOPTIMIZED = {"xla_backend_optimization_level": 0}
+
 
 def network_of(kwargs, weight_normalization):
     return EDM2UNet(
@@ -57,7 +60,7 @@ def test_outputs_and_taps_match_the_official_network(name, weight_normalization)
     _, arrays, network, params = golden_case(name, weight_normalization)
     paths = {(path,) for path in network.tap_paths().values()}
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=UNOPTIMIZED)
     def apply(params, images, time):
         return network.apply(
             {"params": params},
@@ -75,8 +78,10 @@ def test_outputs_and_taps_match_the_official_network(name, weight_normalization)
         tap = state["intermediates"][key.split("/")[1]]["__call__"][0]
         assert golden_values.relative_error(tap, arrays[key]) < 1e-5, key
     # Projection keeps the function, up to the epsilon that these small kernels feel.
-    projected, _ = apply(network.project(params), arrays["in/x"], arrays["in/t"])
-    assert golden_values.relative_error(projected, arrays["out/y"]) < 1e-2
+    if weight_normalization:
+        params = jax.jit(network.project)(params)
+        output, _ = apply(params, arrays["in/x"], arrays["in/t"])
+        assert golden_values.relative_error(output, arrays["out/y"]) < 1e-2
 
 
 CIFAR = {"channel_multipliers": (1, 2, 2, 2), "attention": (False, True, False, False)}
@@ -157,7 +162,7 @@ def test_projection_gives_every_output_of_every_kernel_unit_variance():
         lambda leaf: 3 * rng.standard_normal(leaf.shape).astype(np.float32),
         shapes_of(network, 8),
     )
-    projected = network.project(params)
+    projected = jax.jit(network.project)(params)
     for path, leaf in jax.tree.leaves_with_path(projected):
         if path[-1].key == "kernel":
             root = np.sqrt(np.mean(np.square(leaf), axis=tuple(range(leaf.ndim - 1))))
@@ -216,11 +221,10 @@ def test_gradients_remat_and_dtype(weight_normalization):
         u = network.apply({"params": params}, time, method="log_variance")
         return jnp.mean(output * weights) + jnp.mean(u), output
 
-    # The compiler's optimiser takes longer than the tiny network runs.
     value_and_grad = jax.jit(
         jax.value_and_grad(loss, has_aux=True),
         static_argnums=1,
-        compiler_options={"xla_backend_optimization_level": 0},
+        compiler_options=UNOPTIMIZED,
     )
     (_, full), gradient = value_and_grad(params, network)
     for path in network.fixed_parameters:
@@ -236,14 +240,17 @@ def test_gradients_remat_and_dtype(weight_normalization):
     slope = sum(map(np.vdot, jax.tree.leaves(gradient), jax.tree.leaves(direction)))
     np.testing.assert_allclose((above - below) / (2 * step), slope, rtol=1e-2)
 
-    _, recomputed = value_and_grad(params, network.clone(remat=True))
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
-        gradient,
-        recomputed,
-    )
+    if weight_normalization:  # the blocks are the same, one compilation is enough
+        _, recomputed = value_and_grad(params, network.clone(remat=True))
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+            gradient,
+            recomputed,
+        )
     half_network = network.clone(dtype=jnp.bfloat16)
-    half = jax.jit(half_network.apply)({"params": params}, images, time)
+    half = jax.jit(half_network.apply, compiler_options=UNOPTIMIZED)(
+        {"params": params}, images, time
+    )
     assert half.dtype == jnp.float32
     assert np.linalg.norm(half - full) / np.linalg.norm(full) < 3e-2
 

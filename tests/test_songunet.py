@@ -18,6 +18,9 @@ from tests import golden_values
 
 GOLDEN = ["edm_ddpmpp_small", "edm_ncsnpp_small"]
 
+# The compiler's optimiser takes longer than the small networks run.
+UNOPTIMIZED = {"xla_backend_optimization_level": 0}
+
 
 def network_of(kwargs):
     sides = [16 >> level for level in range(len(kwargs["channel_mult"]))]
@@ -64,7 +67,7 @@ def test_outputs_and_taps_match_the_official_network(name):
     wanted = {(path,) for path in paths.values()}
     sigma, images, augment = arrays["in/sigma"], arrays["in/x"], arrays["in/aug"]
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=UNOPTIMIZED)
     def apply(params, images, time, augment):
         return network.apply(
             {"params": params},
@@ -76,7 +79,7 @@ def test_outputs_and_taps_match_the_official_network(name):
             mutable=["intermediates"],
         )
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=UNOPTIMIZED)
     def denoise(params, images, sigma, augment):
         output = denoiser.output(params, images, sigma, augment_labels=augment)
         return process.x0(output, images, sigma)
@@ -251,11 +254,10 @@ def test_gradients_remat_dtype_and_labels():
         output = network.apply({"params": params}, images, time, labels)
         return jnp.sum(output * weights), output
 
-    # The compiler's optimiser takes longer than the tiny network runs.
     value_and_grad = jax.jit(
         jax.value_and_grad(loss, has_aux=True),
         static_argnums=1,
-        compiler_options={"xla_backend_optimization_level": 0},
+        compiler_options=UNOPTIMIZED,
     )
     (_, full), gradient = value_and_grad(params, network, labels)
     assert np.all(gradient["embedding"]["fourier"]["frequencies"] == 0)
@@ -279,7 +281,9 @@ def test_gradients_remat_dtype_and_labels():
     )
 
     half_network = network.clone(dtype=jnp.bfloat16)
-    half = jax.jit(half_network.apply)({"params": params}, images, time, labels)
+    half = jax.jit(half_network.apply, compiler_options=UNOPTIMIZED)(
+        {"params": params}, images, time, labels
+    )
     assert half.dtype == jnp.float32
     error = np.linalg.norm(half - full) / np.linalg.norm(full)
     assert error < 3e-2

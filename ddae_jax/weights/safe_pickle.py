@@ -1,0 +1,78 @@
+"""Reads pickles that hold numpy arrays and plain containers, and nothing else.
+
+A pickle can name any function to be called while it is read. This reader knows only
+its own builders of arrays and bytes and refuses every other name, so a file can do no
+harm.
+"""
+
+import io
+import pickle
+from collections.abc import Callable
+
+import numpy as np
+
+from ddae_jax.errors import UserError
+
+
+def safe_unpickle(content: bytes, where: str) -> object:
+    """Unpickles numpy arrays and plain containers.
+
+    Args:
+      content: of the file.
+      where: what errors call the file.
+
+    Raises:
+      UserError: the pickle asks for anything else, which is named, or is corrupt.
+    """
+    try:
+        return _Unpickler(io.BytesIO(content), encoding="bytes").load()
+    except _RefusedError as error:
+        raise UserError(f"{where}: refused, the pickle asks for {error}") from error
+    except Exception as error:  # a damaged pickle can raise anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{where}: corrupt or truncated pickle ({reason})") from error
+
+
+class _RefusedError(Exception):
+    pass
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Callable:
+        allowed = {
+            # numpy 1 and 2 spell the module of the same function differently.
+            ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+            ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+            ("numpy.core.numeric", "_frombuffer"): _frombuffer,
+            ("numpy._core.numeric", "_frombuffer"): _frombuffer,
+            ("numpy", "ndarray"): np.ndarray,
+            ("numpy", "dtype"): _dtype,
+            ("_codecs", "encode"): _encode_latin1,
+        }
+        if (module, name) not in allowed:
+            raise _RefusedError(f"{module}.{name}")
+        return allowed[module, name]
+
+
+def _reconstruct(kind, shape, typecode):
+    if kind is not np.ndarray:
+        raise _RefusedError(f"an array of class {kind}")
+    return np.ndarray.__new__(np.ndarray, shape, _dtype(typecode))
+
+
+def _frombuffer(buffer, dtype, shape, order, *_):
+    return np.frombuffer(buffer, dtype).reshape(shape, order=order)
+
+
+def _dtype(*arguments):
+    dtype = np.dtype(*arguments)
+    if dtype.kind not in "biuf":
+        raise _RefusedError(f"an array of type {dtype}")
+    return dtype
+
+
+def _encode_latin1(text, encoding):
+    """How pickles of Python 3 in protocol 2 spell bytes."""
+    if encoding not in ("latin1", b"latin1"):
+        raise _RefusedError(f"the codec {encoding}")
+    return text.encode("latin1") if isinstance(text, str) else text

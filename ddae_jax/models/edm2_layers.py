@@ -20,7 +20,7 @@ CLIP = 256.0
 
 
 def normalize_kernel(kernel: Float[Array, "... out"]) -> Float[Array, "... out"]:
-    """Scales each output's weights to root mean square 1 (equation 66, with its eps).
+    """Scales each output's weights to root mean square 1 (equation 66).
 
     A kernel of zeros stays zero.
     """
@@ -109,7 +109,7 @@ class Embedding(nn.Module):
 
 
 class Uncertainty(nn.Module):
-    """Log-variance of the loss as a function of the time (section 3, equation 15)."""
+    """Log-variance of the loss as a function of the time (equation 15)."""
 
     normalized: bool
     features: int = 256

@@ -90,7 +90,7 @@ class FeatureSums:
 
 def feature_sums(
     features: Float[np.ndarray, "samples width"],
-    origin: Float[np.ndarray, "width"] | None = None,
+    origin: Float[np.ndarray, "origin_width"] | None = None,
 ) -> FeatureSums:
     """Returns the sums over a batch of one sample or more.
 

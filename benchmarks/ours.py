@@ -1,0 +1,77 @@
+"""The product's own training step, sampler and feature extraction, ready to time."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddae_jax.denoiser import Denoiser
+from ddae_jax.diffusion import samplers
+from ddae_jax.diffusion.ddpm import DDPM
+from ddae_jax.models.unet import UNet
+from ddae_jax.train import state as train_state
+from ddae_jax.train.step import TrainStep
+
+IMAGE_SHAPE = (32, 32, 3)
+
+
+def build(dtype: str) -> Denoiser:
+    """The 35.7 M UNet under DDPM; `dtype` is float32 or bfloat16."""
+    return Denoiser(UNet(dtype=jnp.dtype(dtype)), DDPM())
+
+
+def trainer(denoiser: Denoiser, images: np.ndarray) -> Callable[[], None]:
+    """Returns a call that does one optimiser step on uint8 NHWC `images`."""
+    optimizer = train_state.adam(4e-4)
+    recipe = TrainStep(denoiser, optimizer)
+    key = jax.random.key(0)
+    state = jax.jit(train_state.create(denoiser, optimizer, IMAGE_SHAPE))(key)
+    step = jax.jit(recipe, donate_argnums=0)
+    images, labels = jnp.asarray(images), jnp.zeros(len(images), jnp.int32)
+
+    def run():
+        nonlocal state
+        state, metrics = step(state, images, labels, key)
+        jax.block_until_ready((state, metrics))
+
+    return run
+
+
+def sampler(denoiser: Denoiser, params: dict, batch: int, steps: int):
+    """Returns a call that samples `batch` images with deterministic DDIM."""
+
+    @jax.jit
+    def sample(params, key):
+        return samplers.ddim(
+            lambda x_t, time: denoiser.x0(params, x_t, time),
+            denoiser.process,
+            jax.random.normal(key, (batch, *IMAGE_SHAPE)),
+            step_noise=lambda step: jnp.zeros((batch, *IMAGE_SHAPE)),
+            steps=steps,
+        )
+
+    key = jax.random.key(0)
+    return lambda: jax.block_until_ready(sample(params, key))
+
+
+def extractor(
+    denoiser: Denoiser, params: dict, images: np.ndarray, tap: str
+) -> Callable[[], None]:
+    """Returns a call that gives the pooled tap at t = 11 of uint8 `images`."""
+
+    @jax.jit
+    def extract(params, images, key):
+        x0 = images.astype(jnp.float32) / 127.5 - 1
+        time = jnp.full(len(x0), 11.0)
+        noise = jax.random.normal(key, x0.shape)
+        x_t = denoiser.process.add_noise(x0, noise, time)
+        return denoiser.taps(params, x_t, time, [tap])[tap].mean(axis=(1, 2))
+
+    images, key = jnp.asarray(images), jax.random.key(0)
+    return lambda: jax.block_until_ready(extract(params, images, key))
+
+
+def parameters(denoiser: Denoiser) -> dict:
+    """Random parameters to sample and extract with."""
+    return jax.jit(lambda key: denoiser.init(key, IMAGE_SHAPE))(jax.random.key(0))

@@ -1,0 +1,152 @@
+"""Speed of the 35.7 M UNet: ours against diffusers' UNet2DModel in PyTorch.
+
+    python -m benchmarks.speed --what=train,sample,extract --batch=16 --rounds=7
+
+Both sides do the same work in one process, turn by turn, because the speed of a shared
+machine drifts: only the ratio of medians counts. The last line is JSON.
+"""
+
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+
+import diffusers
+import jax
+import numpy as np
+import torch
+from absl import app, flags
+
+from benchmarks import ours, theirs
+
+WHAT = flags.DEFINE_list("what", ["train", "sample", "extract"], "What to time.")
+BATCH = flags.DEFINE_integer("batch", 16, "Images a step.", lower_bound=1)
+ROUNDS = flags.DEFINE_integer("rounds", 7, "Turns of each side.", lower_bound=1)
+DDIM_STEPS = flags.DEFINE_integer("ddim_steps", 10, "Network evaluations a sample.")
+TAP = flags.DEFINE_enum("tap", "out_6", list(theirs.TAPS), "Tap that is extracted.")
+PRECISION = flags.DEFINE_enum(
+    "precision", "float32", ["float32", "bfloat16"], "bfloat16 is autocast in PyTorch."
+)
+CHANNELS_LAST = flags.DEFINE_bool("channels_last", False, "PyTorch's memory format.")
+COMPILE = flags.DEFINE_bool("torch_compile", False, "torch.compile PyTorch's network.")
+
+KNOWN = ("train", "sample", "extract")
+
+
+def alternate(
+    sides: dict[str, Callable[[], None]], rounds: int
+) -> dict[str, list[float]]:
+    """Times the calls turn by turn, after one warm-up each. Returns seconds."""
+    for run in sides.values():
+        run()
+        run()
+    seconds = {name: [] for name in sides}
+    for turn in range(rounds):
+        # Every other round runs backwards, so that no side always follows another.
+        for name in list(sides)[:: 1 if turn % 2 == 0 else -1]:
+            start = time.perf_counter()
+            sides[name]()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def summarise(seconds: dict[str, list[float]], images: int) -> dict[str, dict]:
+    """Images/s of each side and our speed over theirs, with the quartiles.
+
+    `ratio` is of the medians; `ratio_quartiles` are those of the rounds' ratios.
+    """
+    result = {}
+    for name, values in seconds.items():
+        median = statistics.median(values)
+        result[name] = {
+            "images_per_second": images / median,
+            "slowest_over_fastest": max(values) / min(values),
+        }
+        if name != "ours":
+            rounds = np.divide(values, seconds["ours"])
+            result[name]["ratio"] = median / statistics.median(seconds["ours"])
+            result[name]["ratio_quartiles"] = np.quantile(rounds, [0.25, 0.75]).tolist()
+    return result
+
+
+def show(task: str, result: dict[str, dict]) -> None:
+    """Prints one line a side."""
+    for name, row in result.items():
+        line = f"{task:8s} {name:16s} {row['images_per_second']:9.2f} images/s"
+        line += f"  slowest/fastest {row['slowest_over_fastest']:.2f}"
+        if "ratio" in row:
+            low, high = row["ratio_quartiles"]
+            line += f"  ours is {row['ratio']:.2f} x this ({low:.2f} to {high:.2f})"
+        print(line, flush=True)
+
+
+def sides_of(task: str, device: str) -> dict[str, Callable[[], None]]:
+    """Builds both sides of one task, from the flags."""
+    batch, precision = BATCH.value, PRECISION.value
+    images = np.random.default_rng(0).integers(0, 256, (batch, 32, 32, 3), np.uint8)
+    denoiser = ours.build(precision)
+    network = theirs.build(device, CHANNELS_LAST.value)
+    layout, compiled = CHANNELS_LAST.value, COMPILE.value
+    if task == "train":
+        return {
+            "ours": ours.trainer(denoiser, images),
+            "torch": theirs.trainer(
+                network, images, device, precision, layout, compiled
+            ),
+        }
+    params = ours.parameters(denoiser)
+    if task == "sample":
+        steps = DDIM_STEPS.value
+        return {
+            "ours": ours.sampler(denoiser, params, batch, steps),
+            "torch": theirs.sampler(network, batch, steps, device, precision, compiled),
+        }
+    extract = (network, images, TAP.value, device, precision, layout)
+    return {
+        "ours": ours.extractor(denoiser, params, images, TAP.value),
+        "torch early stop": theirs.extractor(*extract, early_stop=True),
+        "torch full pass": theirs.extractor(*extract, early_stop=False),
+    }
+
+
+def main(argv):
+    """Times what the flags ask for."""
+    del argv
+    unknown = set(WHAT.value) - set(KNOWN)
+    if unknown:
+        raise app.UsageError(f"--what: unknown {unknown}; known: {', '.join(KNOWN)}")
+    device = "cuda" if jax.default_backend() == "gpu" else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise app.UsageError("jax sees a GPU and this PyTorch does not")
+    network = theirs.build("cpu", channels_last=False)
+    about = {
+        "device": jax.devices()[0].device_kind,
+        "cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "jax": jax.__version__,
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+        "precision": PRECISION.value,
+        "batch": BATCH.value,
+        "rounds": ROUNDS.value,
+        "ddim_steps": DDIM_STEPS.value,
+        "tap": TAP.value,
+        "channels_last": CHANNELS_LAST.value,
+        "torch_compile": COMPILE.value,
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "our_parameters": ours.build("float32").parameter_count(ours.IMAGE_SHAPE),
+        "their_parameters": theirs.parameter_count(network),
+    }
+    for name, value in about.items():
+        print(f"{name:18s} {value}", flush=True)
+    results = {}
+    for task in WHAT.value:
+        seconds = alternate(sides_of(task, device), ROUNDS.value)
+        results[task] = summarise(seconds, BATCH.value)
+        show(task, results[task])
+    print(json.dumps(about | {"results": results}))
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,186 @@
+"""Figures of training: matplotlib drawings of what a run logged.
+
+Figures are made without pyplot, so nothing global is touched and no display is needed.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Grey that can be read on white and on black: figures have no background of their own.
+INK = "#7b8794"
+COLOURS = ("#3b82f6", "#f97316", "#10b981", "#d946ef", "#eab308", "#ef4444")
+
+Record = Mapping[str, float]
+
+
+def new_figure(panels: int = 1, height: float = 2.9) -> tuple[Figure, list[Axes]]:
+    """Returns a figure with `panels` axes one below the other, `height` inches each."""
+    figure = Figure(figsize=(6.4, height * panels), layout="constrained")
+    figure.patch.set_alpha(0)
+    axes = list(np.atleast_1d(figure.subplots(panels, 1, sharex=True)))
+    for axis in axes:
+        axis.patch.set_alpha(0)
+        axis.grid(color=INK, alpha=0.25, linewidth=0.6)
+        axis.tick_params(colors=INK, which="both")
+        axis.yaxis.label.set_color(INK)
+        axis.xaxis.label.set_color(INK)
+        for side, spine in axis.spines.items():
+            spine.set_visible(side in ("left", "bottom"))
+            spine.set_color(INK)
+    return figure, axes
+
+
+def legend(axis: Axes) -> None:
+    """Adds a legend in the figure's ink."""
+    axis.legend(frameon=False, labelcolor=INK, fontsize=8)
+
+
+def series(
+    records: Sequence[Record], name: str
+) -> tuple[Float[np.ndarray, "points"], Float[np.ndarray, "points"]]:
+    """Returns steps and finite values of one logged quantity, in order of steps.
+
+    A step that was logged twice, before and after a resumption, counts once: the last.
+    """
+    found = {}
+    for record in records:
+        value = record.get(name)
+        if isinstance(value, int | float) and np.isfinite(value) and "step" in record:
+            found[record["step"]] = value
+    steps = np.array(sorted(found), float)
+    return steps, np.array([found[step] for step in steps], float)
+
+
+def running_mean(
+    values: Float[np.ndarray, "points"], window: int
+) -> Float[np.ndarray, "points"]:
+    """Mean over the last `window` values; over fewer at the start."""
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    end = np.arange(1, len(values) + 1)
+    start = np.maximum(end - window, 0)
+    return (total[end] - total[start]) / (end - start)
+
+
+def _draw(axis: Axes, records, name: str, label: str, colour: str) -> bool:
+    steps, values = series(records, name)
+    if not len(steps):
+        return False
+    axis.plot(steps, values, color=colour, alpha=0.3, linewidth=0.8)
+    smooth = running_mean(values, max(1, len(values) // 30))
+    axis.plot(steps, smooth, color=colour, linewidth=1.6, label=label)
+    return True
+
+
+def _logarithmic(axis: Axes) -> None:
+    values = np.concatenate([line.get_ydata() for line in axis.lines])
+    if values.min() > 0 and values.max() > 2 * values.min():
+        axis.set_yscale("log")
+
+
+def _panels(records, panels: Sequence[tuple[str, Sequence[tuple[str, str]]]]):
+    kept = []
+    for title, names in panels:
+        present = [pair for pair in names if len(series(records, pair[0])[0])]
+        if present:
+            kept.append((title, present))
+    if not kept:
+        return None
+    figure, axes = new_figure(len(kept), height=2.3)
+    for axis, (title, names) in zip(axes, kept, strict=True):
+        for colour, (name, label) in zip(COLOURS, names, strict=False):
+            _draw(axis, records, name, label, colour)
+        axis.set_ylabel(title)
+        _logarithmic(axis)
+        if len(names) > 1:
+            legend(axis)
+    axes[-1].set_xlabel("optimiser step")
+    return figure
+
+
+def loss_figure(records: Sequence[Record]) -> Figure | None:
+    """Loss, and loss by noise level, over steps; None where no loss was logged.
+
+    Args:
+      records: one mapping per logged step with "step", "loss" and "loss/LOW-HIGH".
+    """
+    levels = sorted(
+        {name for record in records for name in record if name.startswith("loss/")},
+        key=lambda name: float(name.removeprefix("loss/").split("-")[0]),
+    )
+    by_level = [
+        (name, name.removeprefix("loss/").replace("-", " – ")) for name in levels
+    ]
+    return _panels(
+        records,
+        [("loss", [("loss", "loss")]), ("loss by noise level", by_level)],
+    )
+
+
+def norm_figure(records: Sequence[Record]) -> Figure | None:
+    """Global norms of gradient, parameters and update over steps; None without."""
+    names = ("gradient_norm", "parameter_norm", "update_norm")
+    return _panels(
+        records, [(name.replace("_", " "), [(name, name)]) for name in names]
+    )
+
+
+def speed_figure(records: Sequence[Record]) -> Figure | None:
+    """Images per second, and the share of the chip's peak where it was logged."""
+    return _panels(
+        records,
+        [
+            ("images/s", [("images_per_second", "images/s")]),
+            ("share of peak FLOP/s", [("peak_share", "share")]),
+        ],
+    )
+
+
+def accuracy_figure(
+    cells: Sequence[Mapping], chosen_tap: str | None, baselines: Mapping[str, float]
+) -> Figure | None:
+    """Test accuracy against noise level: the best tap of each level, the chosen tap.
+
+    The best tap of a level is the one best on the held-out images where those are
+    known. Baselines are horizontal lines.
+
+    Args:
+      cells: with "tap", "noise_level", "test" and, if known, "held_out", in [0, 1].
+      chosen_tap: drawn as its own curve; None for none.
+      baselines: label -> accuracy in [0, 1].
+    """
+    cells = [cell for cell in cells if "test" in cell and "noise_level" in cell]
+    levels = sorted({cell["noise_level"] for cell in cells})
+    if len(levels) < 2:
+        return None
+    figure, (axis,) = new_figure(height=3.4)
+    best = [
+        max(
+            (cell for cell in cells if cell["noise_level"] == level),
+            key=lambda cell: cell.get("held_out", cell["test"]),
+        )["test"]
+        for level in levels
+    ]
+    axis.plot(
+        levels, 100 * np.array(best), "o-", color=COLOURS[0], label="best tap per level"
+    )
+    curve = sorted(
+        (cell["noise_level"], 100 * cell["test"])
+        for cell in cells
+        if cell["tap"] == chosen_tap
+    )
+    if curve:
+        axis.plot(*zip(*curve, strict=True), "s--", color=COLOURS[1], label=chosen_tap)
+    for colour, (label, value) in zip(COLOURS[2:], baselines.items(), strict=False):
+        axis.axhline(
+            100 * value, color=colour, linewidth=1.2, linestyle=":", label=label
+        )
+    if levels[0] > 0:
+        axis.set_xscale("log")
+    axis.set_xlabel("noise level (sigma/alpha)")
+    axis.set_ylabel("test accuracy (%)")
+    legend(axis)
+    return figure

@@ -10,6 +10,7 @@ from PIL import Image
 
 from ddae_jax import config as config_lib
 from ddae_jax import curves, report
+from ddae_jax.tasks import probe_grid
 from ddae_jax.tasks import report as task
 
 VOID = {"meta", "img", "br", "link"}
@@ -63,36 +64,30 @@ def metrics_row(step):
     }
 
 
-PROBE = {
-    "step": 20,
-    "classifier": "logistic",
-    "cells": [
-        {
-            "tap": tap,
-            "time": time,
-            "noise_level": level,
-            "held_out": score,
-            "test": score,
-        }
-        for tap, time, level, score in [
-            ("out_1", 1, 0.01, 0.5),
-            ("out_1", 11, 0.1, 0.7),
-            ("out_2", 1, 0.01, 0.6),
-            ("out_2", 11, 0.1, 0.9831),
+def probe_result():
+    """What the probe task writes, from the function with which it writes it."""
+    times = (probe_grid.Time(1, 1.0, 0.01), probe_grid.Time(11, 11.0, 0.1))
+
+    def result(cells, times):
+        seeds = [
+            [{tap: value + shift for tap, value in row.items()} for row in cells]
+            for shift in (-0.003, 0.003)
         ]
-    ],
-    "chosen": {
-        "tap": "out_2",
-        "time": 11,
-        "noise_level": 0.1,
-        "test_mean": 0.9812,
-        "standard_error": 0.003,
-    },
-    "baselines": {
-        "pixels": {"test_mean": 0.9611},
-        "untrained": {"tap": "out_1", "time": 1, "test_mean": 0.8822},
-    },
-}
+        scores = [probe_grid.Score(held_out=seed, test=seed) for seed in seeds]
+        return probe_grid.summarise(scores, times, 500)
+
+    untrained = [{"out_1": 0.8822, "out_2": 0.5}, {"out_1": 0.1, "out_2": 0.2}]
+    pixels = result([{"pixels": 0.9611}], (probe_grid.Time(0, 0.0, 0.0),))
+    return {
+        "step": 20,
+        "data": "digits",
+        "protocol": {"classifier": "logistic", "test_images": 500},
+        "seeds": [0, 1],
+        **result(
+            [{"out_1": 0.5, "out_2": 0.6}, {"out_1": 0.7, "out_2": 0.9812}], times
+        ),
+        "baselines": {"untrained": result(untrained, times), "pixels": pixels},
+    }
 
 
 @pytest.fixture
@@ -105,7 +100,7 @@ def full(tmp_path, config):
     rows = [json.dumps(metrics_row(step)) for step in range(10, 60, 10)]
     cut_short = '{"step": 60, "lo'
     (tmp_path / "metrics.jsonl").write_text("\n".join([*rows, cut_short]))
-    (tmp_path / "probe.json").write_text(json.dumps(PROBE))
+    (tmp_path / "probe.json").write_text(json.dumps(probe_result()))
     (tmp_path / "commands.txt").write_text("python -m ddae_jax.main --config=<x>&\n")
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
     (tmp_path / "images").mkdir()
@@ -122,8 +117,8 @@ def test_full_report_tells_the_story(full, config):
     page, text, sources = read_page(full)
     assert "98.1 % ± 0.3" in text and "96.1 %" in text and "88.2 %" in text
     assert "+2.0" in text and "+9.9" in text
-    assert "out_2, time 11, noise level 0.1" in text
-    assert "98.3 %" in text
+    assert "out_2, noise level 0.1" in text and "clean image" in text
+    assert "classifier" in text and "logistic" in text
     assert "--config=<x>&" in text and "--config=&lt;x&gt;&amp;" in page
     assert "learning_rate" in text and "jax" in text
     # 4 of the 10 grids with the first and last, the samples, the heat map, 4 figures.

@@ -33,31 +33,33 @@ def _read(workdir: pathlib.Path, name: str) -> dict | None:
         return None
 
 
-def _accuracy(result: Mapping | None) -> float | None:
-    """Test accuracy in [0, 1] of a probe or a baseline, the mean over its seeds."""
-    if not result:
-        return None
-    result = result.get("chosen", result)
-    return result.get("test_mean", result.get("test"))
+def _chosen(result: Mapping) -> Mapping:
+    """The cell that was chosen on held-out images, of a probe or of a baseline."""
+    return result.get("chosen") or {}
 
 
-def _with_error(result: Mapping | None) -> str:
+def _with_error(cell: Mapping) -> str:
     """Test accuracy, with its standard error over seeds where there are several."""
-    text = report.percent(_accuracy(result))
-    error = (result or {}).get("chosen", result or {}).get("standard_error")
+    text = report.percent(cell.get("test"))
+    error = cell.get("standard_error")
     return f"{text} ± {100 * error:.1f}" if error else text
 
 
 def _baselines(probe: Mapping) -> dict[str, Mapping]:
+    """Label -> the chosen cell of each baseline that was measured."""
     labels = {"pixels": "raw pixels", "untrained": "same network, untrained"}
     found = probe.get("baselines") or {}
-    return {labels.get(name, name): found[name] for name in found if found[name]}
+    known = [name for name in labels if name in found]
+    others = [name for name in found if name not in labels]
+    cells = {labels.get(name, name): _chosen(found[name]) for name in known + others}
+    return {label: cell for label, cell in cells.items() if "test" in cell}
 
 
 def _setting(cell: Mapping) -> str:
+    """Where in the grid a cell lies, in words."""
+    if cell.get("tap") == "pixels":
+        return "clean image"
     parts = [str(cell["tap"])] if "tap" in cell else []
-    if "time" in cell:
-        parts.append(f"time {report.number(cell['time'])}")
     if "noise_level" in cell:
         parts.append(f"noise level {report.number(float(cell['noise_level']))}")
     return ", ".join(parts)
@@ -66,14 +68,11 @@ def _setting(cell: Mapping) -> str:
 def headline(workdir: pathlib.Path, config: ConfigDict) -> str:
     """The probe's accuracy beside its two baselines."""
     probe = _read(workdir, "probe.json")
-    if not probe or "chosen" not in probe:
+    chosen = _chosen(probe or {})
+    if "test" not in chosen:
         return report.missing("linear probe", "probe")
-    chosen = probe["chosen"]
-    where = f" at {_setting(chosen)}" if _setting(chosen) else ""
-    numbers = [(_with_error(chosen), f"linear probe, test{where}")]
-    numbers += [
-        (_with_error(result), label) for label, result in _baselines(probe).items()
-    ]
+    numbers = [(_with_error(chosen), f"test accuracy, probe at {_setting(chosen)}")]
+    numbers += [(_with_error(cell), label) for label, cell in _baselines(probe).items()]
     return report.headline(numbers)
 
 
@@ -141,12 +140,8 @@ def probe_figures(workdir: pathlib.Path, config: ConfigDict) -> str | None:
     if heat_map.is_file():
         picture = report.image(heat_map.read_bytes(), "accuracy by tap and noise level")
         parts.append(report.captioned(picture, "Test accuracy by tap and noise level"))
-    baselines = {
-        label: _accuracy(result)
-        for label, result in _baselines(probe).items()
-        if _accuracy(result) is not None
-    }
-    chosen_tap = (probe.get("chosen") or {}).get("tap")
+    baselines = {label: cell["test"] for label, cell in _baselines(probe).items()}
+    chosen_tap = _chosen(probe).get("tap")
     figure = curves.accuracy_figure(probe.get("cells") or [], chosen_tap, baselines)
     if figure is not None:
         picture = report.figure_image(figure, "accuracy against noise level")
@@ -160,23 +155,26 @@ def comparison(workdir: pathlib.Path, config: ConfigDict) -> str | None:
     if not probe:
         return None
     parts = []
-    chosen = probe.get("chosen")
-    if chosen:
+    chosen = _chosen(probe)
+    if "test" in chosen:
         rows = [("this run", _setting(chosen), _with_error(chosen), "")]
-        for label, result in _baselines(probe).items():
-            ours, theirs = _accuracy(chosen), _accuracy(result)
-            gain = ""
-            if ours is not None and theirs is not None:
-                gain = f"{100 * (ours - theirs):+.1f}"
-            setting = _setting(result.get("chosen", result))
-            rows.append((label, setting, _with_error(result), gain))
-        headers = ("features", "chosen on held-out images", "test accuracy", "gain")
+        for label, cell in _baselines(probe).items():
+            gain = f"{100 * (chosen['test'] - cell['test']):+.1f}"
+            rows.append((label, _setting(cell), _with_error(cell), gain))
+        best = probe.get("best_on_test") or {}
+        if best:
+            label = "this run, chosen on test: biased upwards"
+            rows.append((label, _setting(best), _with_error(best), ""))
+        headers = (
+            "features",
+            "tap and noise level",
+            "test accuracy",
+            "gain of the run",
+        )
         parts.append(report.table(headers, rows, chosen=0))
     protocol = {
-        name: value
-        for name, value in probe.items()
-        if not isinstance(value, dict | list) and value is not None
-    } | (probe["protocol"] if isinstance(probe.get("protocol"), dict) else {})
+        name: value for name, value in probe.items() if isinstance(value, int | str)
+    } | (probe.get("protocol") or {})
     if protocol:
         parts.append(report.folded("How it was measured", report.definitions(protocol)))
     return report.section("Comparison", "".join(parts)) if parts else None
@@ -184,7 +182,8 @@ def comparison(workdir: pathlib.Path, config: ConfigDict) -> str | None:
 
 def probe_cells(workdir: pathlib.Path, config: ConfigDict) -> str | None:
     """Every cell of the probe's grid."""
-    cells = (_read(workdir, "probe.json") or {}).get("cells")
+    probe = _read(workdir, "probe.json") or {}
+    cells = probe.get("cells")
     if not cells:
         return None
     rows = [
@@ -197,7 +196,7 @@ def probe_cells(workdir: pathlib.Path, config: ConfigDict) -> str | None:
         )
         for cell in cells
     ]
-    chosen = (_read(workdir, "probe.json").get("chosen")) or {}
+    chosen = _chosen(probe)
     same = [
         i
         for i, cell in enumerate(cells)

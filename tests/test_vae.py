@@ -118,3 +118,20 @@ def test_safetensors_round_trip_is_bitwise_and_old_names_are_accepted(golden):
 def test_images_that_cannot_be_halved_are_refused():
     with pytest.raises(UserError, match=r"33x32 pixels: .* multiples of 2"):
         jax.eval_shape(SMALL.init, jax.random.key(0), jnp.zeros((1, 33, 32, 3)))
+
+
+def test_bfloat16_stays_close_to_float32(golden):
+    _, params, arrays = golden
+    low = SMALL.clone(dtype=jnp.bfloat16)
+    decode = jax.jit(
+        lambda params, latents: low.apply({"params": params}, latents, method="decode")
+    )
+    encode = jax.jit(
+        lambda params, images: low.apply({"params": params}, images, method="encode")
+    )
+    mean = golden_values.nhwc(arrays["out/mean"])
+    decoded = golden_values.nhwc(arrays["out/decoded"])
+    ours, _ = encode(params, golden_values.nhwc(arrays["in/x"]))
+    assert ours.dtype == jnp.float32
+    assert golden_values.relative_error(ours, mean) < 3e-2
+    assert golden_values.relative_error(decode(params, mean), decoded) < 3e-2

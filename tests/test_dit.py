@@ -82,7 +82,7 @@ def test_a_new_network_gives_zeros_and_every_block_is_the_identity():
     @jax.jit
     def init(images, time):
         return network.init_with_output(
-            jax.random.key(0),
+            jax.random.key(0, impl="rbg"),
             images,
             time,
             capture_intermediates=True,

@@ -110,7 +110,7 @@ class DiT(nn.Module):
       learned_variance: twice the output channels: the noise, then the variance.
       time_scale: factor on the network's time; the published weights take the integer
         t of LearnedVarianceDDPM as it is. For a process that gives t/T, take T.
-      attention_implementation: of jax.nn.dot_product_attention: None, "xla", "cudnn".
+      attention_implementation: None, "xla" or "cudnn": see models/attention.py.
       dtype: of the computation; parameters are float32.
       remat: recompute blocks in the backward pass to save memory.
     """

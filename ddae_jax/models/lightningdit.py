@@ -10,6 +10,7 @@ from ddae_jax.errors import UserError
 from ddae_jax.models.transformer import (
     Attention,
     ClassEmbedding,
+    Linear,
     PatchEmbedding,
     Positions,
     Rotation,
@@ -47,13 +48,11 @@ class SwiGLU(nn.Module):
     @nn.compact
     def __call__(self, x):
         init = nn.initializers.xavier_uniform()
-        hidden = nn.Dense(
-            2 * self.hidden_features, kernel_init=init, dtype=self.dtype, name="linear1"
-        )(x)
+        hidden = Linear(2 * self.hidden_features, init, self.dtype, name="linear1")(x)
         gate, value = jnp.split(hidden, 2, axis=-1)
-        return nn.Dense(
-            x.shape[-1], kernel_init=init, dtype=self.dtype, name="linear2"
-        )(nn.silu(gate) * value)
+        return Linear(x.shape[-1], init, self.dtype, name="linear2")(
+            nn.silu(gate) * value
+        )
 
 
 class Block(nn.Module):
@@ -121,7 +120,7 @@ class LightningDiT(nn.Module):
         an unconditional network.
       time_scale: factor on the network's time; the published weights take the t in
         (0, 1) of Flow as it is.
-      attention_implementation: of jax.nn.dot_product_attention: None, "xla", "cudnn".
+      attention_implementation: None, "xla" or "cudnn": see models/attention.py.
       dtype: of the computation; parameters are float32.
       remat: recompute blocks in the backward pass to save memory.
     """

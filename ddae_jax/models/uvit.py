@@ -16,6 +16,7 @@ from ddae_jax.models.layers import (
 from ddae_jax.models.transformer import (
     MLP,
     Attention,
+    Linear,
     PatchEmbedding,
     Positions,
     patch_kernel_init,
@@ -60,7 +61,7 @@ class Block(nn.Module):
     def __call__(self, x, skip=None):
         features = x.shape[-1]
         if skip is not None:
-            x = nn.Dense(features, kernel_init=_init, dtype=self.dtype, name="skip")(
+            x = Linear(features, _init, self.dtype, name="skip")(
                 jnp.concatenate([x, skip], axis=-1)
             )
         x += Attention(
@@ -120,7 +121,7 @@ class UViT(nn.Module):
       time_scale: factor on the network's time, before the sinusoids. Under DDPM, whose
         network time is t/T: 1 for the U-ViT of DDAE's authors (FutureXiang/Diffusion);
         999 for U-ViT's pixel-space weights, 1000 for its latent-space ones.
-      attention_implementation: of jax.nn.dot_product_attention: None, "xla", "cudnn".
+      attention_implementation: None, "xla" or "cudnn": see models/attention.py.
       dtype: of the computation; parameters are float32.
       remat: recompute blocks in the backward pass to save memory.
     """

@@ -129,6 +129,11 @@ def parse(argv: Sequence[str], define, tasks: Sequence[str]) -> Command:
 
 
 def _override(config: ConfigDict, words: Sequence[str]) -> ConfigDict:
+    for section in ("network", "process", "sampler"):  # a process brings its sampler
+        start = f"{_CONFIG}.{section}.name="
+        for name in (w.removeprefix(start) for w in words if w.startswith(start)):
+            if name != config[section].name:
+                config_lib.select(config, section, name)
     known = config_lib.flatten(config)
     for word in words:
         field = word.removeprefix(f"{_CONFIG}.").split("=")[0]

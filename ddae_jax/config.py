@@ -9,7 +9,7 @@ import difflib
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
@@ -45,9 +45,9 @@ def default(
     data.resident_bytes = 1 << 30  # sets up to this size live on the accelerator
     data.threads = 8  # that decode larger sets
 
-    config.network = _section("network", network, NETWORKS, _module_fields)
-    config.process = _section("process", process, PROCESSES, _module_fields)
-    config.sampler = _section("sampler", sampler, SAMPLERS[process], _sampler_options)
+    select(config, "network", network)
+    select(config, "process", process)
+    select(config, "sampler", sampler)
 
     config.train = train = ConfigDict()
     train.batch_size = 128  # over all devices
@@ -105,13 +105,30 @@ def default(
     return config
 
 
-def _section(section: str, name: str, known: Mapping, options: Callable) -> ConfigDict:
+def select(config: ConfigDict, section: str, name: str) -> None:
+    """Puts the defaults of what `name` names into `section`.
+
+    Args:
+      section: "network", "process" or "sampler". A new process also brings its first
+        sampler, unless it has the one that is there.
+
+    Raises:
+      UserError: there is no such name.
+    """
+    samplers = SAMPLERS[config.process.name] if "process" in config else {}
+    known, options = {
+        "network": (NETWORKS, _module_fields),
+        "process": (PROCESSES, _module_fields),
+        "sampler": (samplers, _sampler_options),
+    }[section]
     if name not in known:
         raise UserError(unknown(f"config.{section}.name", name, known))
-    result = ConfigDict({"name": name})
-    for field, value in options(known[name]).items():
-        result[field] = value
-    return result
+    with config.unlocked():
+        config[section] = ConfigDict({"name": name} | options(known[name]))
+    if section == "process" and "sampler" in config:
+        samplers = samplers_of(name)
+        if config.sampler.name not in samplers:
+            select(config, "sampler", samplers[0])
 
 
 def samplers_of(process: str) -> tuple[str, ...]:
@@ -158,21 +175,22 @@ def check_variant(name: str, given: str, known: Iterable[str]) -> None:
 
 
 def shrink(config: ConfigDict) -> None:
-    """Turns a config into its `:test` variant.
+    """Turns a config into its `:test` variant, which takes seconds.
 
-    Every task takes the same path through the code, in seconds: the network keeps its
-    levels, attention and resampling, and is as narrow as its normalisation allows.
+    Every task takes the same path through the code: the network keeps its resampling
+    and attention, on two levels as narrow as its normalisation allows.
     """
     network, train, sample, probe = (
         config[section] for section in ("network", "train", "sample", "probe")
     )
     network.channels = 32
-    network.channel_multipliers = (1,) * len(network.channel_multipliers)
+    network.channel_multipliers = (1, 1)
+    network.attention = (False, True)
     network.blocks = 1
     config.sampler.steps = 4
     train.batch_size, train.steps, train.warmup_steps = 8, 4, 2
     train.log_every = train.checkpoint_every = 2
-    train.keep_every, train.sample_every = min(train.keep_every, 2), 2
+    train.keep_every, train.sample_every = min(train.keep_every, 2), 4
     sample.count = sample.batch_size = sample.grid = 8
     probe.times = probe.times[:2]
     probe.noise_levels = probe.noise_levels[:2]
@@ -248,6 +266,8 @@ def validate(config: ConfigDict, tasks: Iterable[str]) -> None:
     """
     tasks = tuple(tasks)
     flat = flatten(config)
+    if not config.tasks:
+        raise UserError(f"config.tasks: empty; known: {', '.join(tasks)}")
     for task in config.tasks:
         if task not in tasks:
             raise UserError(unknown("task", task, tasks))
@@ -267,16 +287,29 @@ def validate(config: ConfigDict, tasks: Iterable[str]) -> None:
     for field, choices in _CHOICES.items():
         if flat[field] not in choices:
             raise UserError(unknown(f"config.{field}", flat[field], choices))
+    process(config)
+    samplers = samplers_of(config.process.name)
+    if config.sampler.name not in samplers:
+        raise UserError(unknown("config.sampler.name", config.sampler.name, samplers))
+    levels, attention = (
+        len(flat.get(f"network.{field}", ()))
+        for field in ("channel_multipliers", "attention")
+    )
+    if attention and attention != levels:
+        raise UserError(
+            f"config.network.attention: {attention} values for {levels} levels "
+            "(config.network.channel_multipliers)"
+        )
     known_taps = network(config).tap_paths()
     for tap in config.probe.taps:
         if tap not in known_taps:
             raise UserError(unknown("config.probe.taps", tap, known_taps))
     if not config.probe.times and not config.probe.noise_levels:
         raise UserError("config.probe.times: empty, and so is probe.noise_levels")
-    if any(level <= 0 for level in config.probe.noise_levels):
-        raise UserError(
-            f"config.probe.noise_levels: {config.probe.noise_levels} is not positive"
-        )
+    for field, lowest in (("times", "0 or more"), ("noise_levels", "positive")):
+        for value in config.probe[field]:
+            if not isinstance(value, int | float) or not value >= 0:
+                raise UserError(f"config.probe.{field}: {value!r} is not {lowest}")
     augment = getattr(config.network, "augment_channels", 0)
     if config.train.augment_probability > 0 and augment != 9:
         raise UserError(

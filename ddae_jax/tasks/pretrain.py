@@ -7,6 +7,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from ddae_jax import checkpoint, parallel
+from ddae_jax.errors import UserError
 from ddae_jax.tasks import common, sample
 from ddae_jax.train import loop
 from ddae_jax.train.feed import Feed
@@ -30,7 +31,13 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         },
     )
     recipe = common.train_step(config, len(source.class_names))
-    count = recipe.denoiser.parameter_count(source.image_shape)
+    try:
+        count = recipe.denoiser.parameter_count(source.image_shape)
+    except (TypeError, ValueError) as error:
+        shape, reason = source.image_shape, str(error).split("\n")[0]
+        raise UserError(
+            f"config.network: not for images of {shape}: {reason}"
+        ) from error
     logging.info(
         "%s: %d images of %s; %s with %.2f M parameters on %d device(s)",
         source.name,

@@ -1,0 +1,203 @@
+"""From images to features: noise, one forward pass, taps, a mean over positions."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
+
+from ddae_jax import parallel
+from ddae_jax.data import augment, batches
+from ddae_jax.data.source import Source
+from ddae_jax.denoiser import Denoiser
+
+Images = Float[Array, "batch height width channels"]
+Encode = Callable[[dict, Images, Images, Float[Array, ""]], dict[str, Array]]
+"""(params, x0, noise, time) -> name -> features (batch, features): what heads take."""
+
+
+def example_noise(
+    key: PRNGKeyArray,
+    positions: Int[Array, "batch"],
+    shape: tuple[int, int, int],
+) -> Images:
+    """Draws standard normal noise, one image per example.
+
+    It depends on `key` (of the seed and the draw) and the example's position alone, not
+    on the batch, the devices or the time: all noise levels of an image see one draw.
+
+    Args:
+      positions: global index of each example.
+      shape: (height, width, channels).
+    """
+    keys = augment.example_keys(key, positions)
+    return jax.vmap(lambda example: jax.random.normal(example, shape))(keys)
+
+
+def pool(tap: Float[Array, "batch ..."], extra_tokens: int = 0) -> Array:
+    """Means over positions, float32: (batch, ..., channels) -> (batch, channels).
+
+    Args:
+      tap: (batch, height, width, channels) or (batch, tokens, channels).
+      extra_tokens: leading tokens that stand for no part of the image.
+    """
+    if tap.ndim == 3:
+        tap = tap[:, extra_tokens:]
+    return tap.astype(jnp.float32).mean(axis=tuple(range(1, tap.ndim - 1)))
+
+
+def extract(
+    denoiser: Denoiser,
+    params: dict,
+    x0: Images,
+    time: Float[Array, ""] | Float[Array, "batch"] | float,
+    noise: Images,
+    taps: Sequence[str],
+    pooled: bool = True,
+) -> dict[str, Array]:
+    """Features of clean images: add noise, run the network without labels, read taps.
+
+    One forward pass serves all taps; under jit, layers behind the deepest are dropped.
+
+    Args:
+      x0: in [-1, 1].
+      time: the process's own, of all images or of each.
+      noise: standard normal.
+      pooled: average over positions; else the taps as they are.
+
+    Returns:
+      tap -> (batch, features) in float32, or the whole tap.
+
+    Raises:
+      UserError: the network has no tap of that name.
+    """
+    time = jnp.broadcast_to(jnp.asarray(time, jnp.float32), (len(x0),))
+    x_t = denoiser.process.add_noise(x0, noise, time)
+    outputs = denoiser.taps(params, x_t, time, taps)
+    if not pooled:
+        return outputs
+    extra = getattr(denoiser.network, "extra_tokens", 0)
+    return {name: pool(tap, extra) for name, tap in outputs.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+    """`extract` of some taps as the function that heads take.
+
+    Equal encoders are one to jit: trained and untrained parameters share a program.
+    """
+
+    denoiser: Denoiser
+    taps: tuple[str, ...]
+
+    def __call__(
+        self, params: dict, x0: Images, noise: Images, time: Float[Array, ""]
+    ) -> dict[str, Array]:
+        """Returns tap -> (batch, features)."""
+        return extract(self.denoiser, params, x0, time, noise, self.taps)
+
+
+def pixels(params: dict, x0: Images, noise: Images, time: Array) -> dict[str, Array]:
+    """The baseline's features: the clean image itself, under the name "pixels"."""
+    return {"pixels": x0.reshape(len(x0), -1)}
+
+
+def evaluation_inputs(
+    source: Source, mesh: Mesh, batch_size: int
+) -> Iterator[
+    tuple[
+        UInt8[Array, "batch height width channels"],
+        Int[Array, "batch"],
+        Int[Array, "batch"],
+        Bool[Array, "batch"],
+    ]
+]:
+    """Yields (images, labels, indices, valid) of a whole source, split over the mesh.
+
+    Every process reads only the images of its own devices.
+
+    Args:
+      batch_size: a multiple of the number of devices. The last batch is filled up with
+        the last image, marked as not valid.
+    """
+    sharding = parallel.batch_sharding(mesh)
+    local = batch_size // jax.process_count()
+    own = slice(jax.process_index() * local, (jax.process_index() + 1) * local)
+    for indices, valid in batches.evaluation_batches(len(source), batch_size):
+        images = jax.make_array_from_process_local_data(
+            sharding, source.read(indices[own])
+        )
+        rest = (source.labels[indices], indices, valid)
+        yield images, *(parallel.place(array, sharding) for array in rest)
+
+
+@functools.partial(jax.jit, static_argnames="encode")
+def _encode_batch(encode, params, images, indices, time, key):
+    noise = example_noise(key, indices, images.shape[1:])
+    return encode(params, augment.to_float(images), noise, time)
+
+
+def encode_set(
+    encode: Encode,
+    params: dict,
+    mesh: Mesh,
+    source: Source,
+    times: Sequence[float],
+    key: PRNGKeyArray,
+    batch_size: int,
+) -> list[dict[str, Float[np.ndarray, "count features"]]]:
+    """Features of every image of a source at every time; nothing is augmented.
+
+    Compiled once, whatever the times. Image i gets the noise of (key, i).
+
+    Args:
+      params: replicated over the mesh.
+      times: the process's own.
+      batch_size: over all devices, a multiple of their number.
+
+    Returns:
+      for each time, name -> float32 (len(source), features).
+    """
+    parts = [[] for _ in times]
+    waiting = []
+    for images, _, indices, _ in evaluation_inputs(source, mesh, batch_size):
+        outputs = [
+            _encode_batch(encode, params, images, indices, jnp.float32(time), key)
+            for time in times
+        ]
+        # One batch behind, so that the device works while the next one is read.
+        waiting.append(outputs)
+        if len(waiting) > 1:
+            _collect(parts, waiting.pop(0))
+    _collect(parts, waiting.pop(0))
+    return [
+        {
+            name: np.concatenate([p[name] for p in part])[: len(source)]
+            for name in part[0]
+        }
+        for part in parts
+    ]
+
+
+def _collect(parts: list[list[dict]], outputs: list[Mapping[str, Array]]) -> None:
+    for part, output in zip(parts, parallel.on_host(outputs), strict=True):
+        part.append(output)
+
+
+def extract_set(
+    denoiser: Denoiser,
+    params: dict,
+    mesh: Mesh,
+    source: Source,
+    taps: Sequence[str],
+    times: Sequence[float],
+    key: PRNGKeyArray,
+    batch_size: int,
+) -> list[dict[str, Float[np.ndarray, "count features"]]]:
+    """`encode_set` of a denoiser's pooled taps: one forward pass per image and time."""
+    encode = Encoder(denoiser, tuple(taps))
+    return encode_set(encode, params, mesh, source, times, key, batch_size)

@@ -1,0 +1,111 @@
+"""Linear heads on frozen features, many at once: initialisation, loss, one step."""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+Features = Float[Array, "batch features"]
+Heads = list[dict[str, dict[str, Array]]]
+"""For each time, name of the features -> {"kernel", "bias"} of a linear layer."""
+
+
+def init_head(key: PRNGKeyArray, width: int, class_count: int) -> dict[str, Array]:
+    """Draws a linear layer as PyTorch does: all of it uniform within 1/sqrt(width)."""
+    bound = width**-0.5
+    draws = jax.random.uniform(
+        key, (width + 1, class_count), minval=-bound, maxval=bound
+    )
+    return {"kernel": draws[:-1], "bias": draws[-1]}
+
+
+def logits(head: dict[str, Array], features: Features) -> Float[Array, "batch classes"]:
+    """Applies one linear layer."""
+    return features @ head["kernel"] + head["bias"]
+
+
+def summed_loss(
+    heads: Heads, features: list[dict[str, Features]], labels: Int[Array, "batch"]
+) -> Float[Array, ""]:
+    """Sum over the heads of their mean cross-entropies.
+
+    A head's gradient is that of its own loss, and Adam works element by element: one
+    step on the sum is one step of every head alone.
+    """
+
+    def loss(head, inputs):
+        return optax.softmax_cross_entropy_with_integer_labels(
+            logits(head, inputs), labels
+        ).mean()
+
+    return sum(
+        loss(at_time[name], inputs[name])
+        for at_time, inputs in zip(heads, features, strict=True)
+        for name in at_time
+    )
+
+
+def cosine_per_epoch(
+    learning_rate: float, epochs: int, batch_size: int, count: int
+) -> Callable[[Int[Array, ""]], Float[Array, ""]]:
+    """Schedule over optimiser steps: a half cosine to 0 that moves once an epoch.
+
+    The rate of epoch e, from 0, is learning_rate (1 + cos(pi e / epochs)) / 2. A batch
+    belongs to the epoch of its first image.
+    """
+
+    def schedule(step):
+        epoch = step * batch_size // count
+        return learning_rate * 0.5 * (1 + jnp.cos(jnp.pi * epoch / epochs))
+
+    return schedule
+
+
+def init_heads(
+    key: PRNGKeyArray, inputs: Sequence[dict[str, Features]], class_count: int
+) -> Heads:
+    """Draws a head for each of `inputs`: for each time, name -> (batch, features).
+
+    All start from one draw, so that a head does not depend on those beside it.
+    """
+    return [
+        {
+            name: init_head(key, value.shape[1], class_count)
+            for name, value in at_time.items()
+        }
+        for at_time in inputs
+    ]
+
+
+@functools.partial(jax.jit, static_argnames="optimizer", donate_argnums=(1, 2))
+def update(
+    optimizer: optax.GradientTransformation,
+    heads: Heads,
+    opt_state: optax.OptState,
+    inputs: list[dict[str, Features]],
+    labels: Int[Array, "batch"],
+) -> tuple[Heads, optax.OptState, Float[Array, ""]]:
+    """One optimiser step of all heads. Returns them, the state and the summed loss."""
+    loss, gradient = jax.value_and_grad(summed_loss)(heads, inputs, labels)
+    updates, opt_state = optimizer.update(gradient, opt_state)
+    return optax.apply_updates(heads, updates), opt_state, loss
+
+
+@jax.jit
+def count_correct(
+    heads: Heads,
+    inputs: list[dict[str, Features]],
+    labels: Int[Array, "batch"],
+    valid: Bool[Array, "batch"],
+) -> list[dict[str, Int[Array, ""]]]:
+    """For each time, name -> how many of the valid examples its head gets right."""
+    return [
+        {
+            name: jnp.sum((logits(head, features[name]).argmax(-1) == labels) & valid)
+            for name, head in at_time.items()
+        }
+        for at_time, features in zip(heads, inputs, strict=True)
+    ]

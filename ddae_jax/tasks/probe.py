@@ -1,0 +1,269 @@
+"""Linear classifiers on features of a trained denoiser, over taps and noise levels."""
+
+import functools
+import pathlib
+import time as clock
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from absl import logging
+from jax.sharding import Mesh
+from jaxtyping import PRNGKeyArray
+from ml_collections import ConfigDict
+
+from ddae_jax import parallel, plots
+from ddae_jax.data import source as data_source
+from ddae_jax.data.source import Source
+from ddae_jax.errors import UserError
+from ddae_jax.features import Encode, Encoder, encode_set, pixels
+from ddae_jax.heads import logistic
+from ddae_jax.tasks import common
+from ddae_jax.tasks.probe_adam import AdamProbe
+from ddae_jax.tasks.probe_grid import (
+    Score,
+    Time,
+    accuracy_table,
+    resolve_times,
+    summarise,
+)
+from ddae_jax.tasks.probe_table import table
+
+_PIXELS = Time(given=0.0, time=0.0, noise_level=0.0)  # the clean image
+
+
+def run(config: ConfigDict, workdir: pathlib.Path) -> None:
+    """Probes the checkpoint, and the baselines in the same way.
+
+    Heads are trained on the training set without its held-out part. The cell (tap,
+    time) is chosen on that part; the test set plays no role in it.
+
+    Writes probe.json (all figures), probe.txt (a table) and probe.png (test accuracy by
+    tap and noise level) into `workdir`.
+
+    Raises:
+      UserError: no checkpoint; a time or noise level that the process does not have;
+        images of another shape than the checkpoint's; too few images or classes.
+    """
+    started = clock.monotonic()
+    workdir = pathlib.Path(workdir)
+    probe = config.probe
+    trained = common.restore_ema(config, workdir)
+    mesh = trained.mesh
+    parallel.check_batch_size("config.probe.batch_size", probe.batch_size, mesh)
+    times = resolve_times(probe, trained.denoiser.process)
+    train = _first(common.load_source(config, "train"), probe.train_count)
+    test = _first(common.load_source(config, "test"), probe.test_count)
+    check_sources(train, test, trained.image_shape)
+    splits = split_by_seed(config, train)
+    paths = trained.denoiser.network.tap_paths()
+    taps = tuple(tap for tap in paths if not probe.taps or tap in probe.taps)
+
+    def measure(name: str, encode: Encode, params: dict, times: tuple[Time, ...]):
+        logging.info("probe: %s", name)
+        scores = [
+            score(config, encode, params, mesh, times, *parts, test, seed)
+            for seed, parts in splits.items()
+        ]
+        return summarise(scores, times, len(test))
+
+    result = measure(
+        "trained network", Encoder(trained.denoiser, taps), trained.params, times
+    )
+    baselines = {}
+    if probe.baselines:
+        blank = common.untrained(config, workdir)
+        baselines["untrained"] = measure(
+            "untrained network", Encoder(blank.denoiser, taps), blank.params, times
+        )
+        baselines["pixels"] = measure("raw pixels", pixels, {}, (_PIXELS,))
+    rest, held_out = next(iter(splits.values()))
+    report = {
+        "step": trained.step,
+        "data": train.name,
+        "class_count": len(train.class_names),
+        "protocol": protocol(config, len(rest), len(held_out), len(test)),
+        "seeds": list(splits),
+        "seconds": round(clock.monotonic() - started, 1),
+        **result,
+        "baselines": baselines,
+    }
+    common.write_json(workdir, "probe.json", report)
+    if jax.process_index() == 0:
+        (workdir / "probe.txt").write_text(table(report))
+        chosen = report["chosen"]
+        plots.heat_map(
+            workdir / "probe.png",
+            taps,
+            [time.noise_level for time in times],
+            accuracy_table(report, taps, times),
+            (
+                taps.index(chosen["tap"]),
+                [time.time for time in times].index(chosen["time"]),
+            ),
+            f"{train.name}, step {trained.step}; framed: chosen on held-out images",
+        )
+    logging.info("%s", summary(report))
+
+
+def _first(source: Source, count: int) -> Source:
+    if not count or count >= len(source):
+        return source
+    return data_source.subset(source, np.arange(count))
+
+
+def check_sources(train: Source, test: Source, image_shape: tuple[int, ...]) -> None:
+    """Raises a UserError where nothing can be classified, or nothing compared."""
+    for source in (train, test):
+        if tuple(source.image_shape) != tuple(image_shape):
+            raise UserError(
+                f"config.data: images of {source.name} are {source.image_shape}, the "
+                f"checkpoint was trained on {tuple(image_shape)}"
+            )
+    classes = len(train.class_names)
+    if classes < 2 or len(np.unique(train.labels)) < 2:
+        raise UserError(
+            f"config.data.name: the training images of {train.name} have one class; a "
+            "probe needs two or more"
+        )
+    if len(train) < classes:
+        raise UserError(
+            f"config.probe.train_count: {len(train)} training images of {train.name} "
+            f"are fewer than its {classes} classes"
+        )
+
+
+def split_by_seed(
+    config: ConfigDict, train: Source
+) -> dict[int, tuple[Source, Source]]:
+    """Maps each seed to (what remains for training, what is held out).
+
+    Raises:
+      UserError: fewer images are held out than there are classes.
+    """
+    seeds = range(config.seed, config.seed + config.probe.seeds)
+    share = config.probe.held_out
+    try:
+        splits = {seed: data_source.held_out(train, share, seed) for seed in seeds}
+    except UserError as error:
+        raise UserError(f"config.probe.held_out: {error}") from error
+    count = len(splits[config.seed][1])
+    if count < len(train.class_names):
+        raise UserError(
+            f"config.probe.held_out: {share} of {len(train)} images holds out {count}, "
+            f"too few to choose by for {len(train.class_names)} classes"
+        )
+    return splits
+
+
+def score(
+    config: ConfigDict,
+    encode: Encode,
+    params: dict,
+    mesh: Mesh,
+    times: tuple[Time, ...],
+    rest: Source,
+    held_out: Source,
+    test: Source,
+    seed: int,
+) -> Score:
+    """Trains all heads of one seed on `rest`, and tests them on both other parts."""
+    method: Callable = {"adam": _adam, "logistic": _logistic}[config.probe.classifier]
+    # 1 is training's.
+    key = jax.random.fold_in(jax.random.key(seed), 2)
+    points = tuple(time.time for time in times)
+    return method(config, encode, params, mesh, points, rest, held_out, test, seed, key)
+
+
+def _adam(
+    config, encode, params, mesh, times, rest, held_out, test, seed, key: PRNGKeyArray
+) -> Score:
+    probe = config.probe
+    protocol = AdamProbe(
+        encode,
+        times,
+        len(rest.class_names),
+        probe.epochs,
+        probe.batch_size,
+        probe.learning_rate,
+        probe.flip,
+        probe.crop,
+        config.data.threads,
+    )
+    fit_key, *keys = jax.random.split(key, 3)
+    heads = protocol.fit(params, mesh, rest, fit_key, seed)
+    return Score(
+        *(
+            protocol.accuracies(heads, params, mesh, source, part_key)
+            for source, part_key in zip((held_out, test), keys, strict=True)
+        )
+    )
+
+
+def _logistic(
+    config, encode, params, mesh, times, rest, held_out, test, seed, key: PRNGKeyArray
+) -> Score:
+    probe = config.probe
+    features_of = functools.partial(
+        encode_set, encode, params, mesh, times=times, batch_size=probe.batch_size
+    )
+    parts = (rest, held_out, test)
+    keys = jax.random.split(key, len(parts))
+    features = [
+        features_of(source=source, key=part_key)
+        for source, part_key in zip(parts, keys, strict=True)
+    ]
+    accuracies = ([], [])
+    for i in range(len(times)):
+        for cells in accuracies:
+            cells.append({})
+        for name, inputs in features[0][i].items():
+            head = logistic.fit(inputs, rest.labels, len(rest.class_names), probe.l2)
+            if not head.converged:
+                logging.warning(
+                    "probe: %s stopped at gradient norm %.1e", name, head.gradient_norm
+                )
+            for cells, source, found in zip(
+                accuracies, parts[1:], features[1:], strict=True
+            ):
+                cells[i][name] = head.accuracy(found[i][name], source.labels)
+    return Score(*accuracies)
+
+
+def protocol(
+    config: ConfigDict, train_count: int, held_out_count: int, test_count: int
+) -> dict:
+    """What probe.json says of how it was measured."""
+    probe = config.probe
+    facts = {
+        "classifier": probe.classifier,
+        "train_images": train_count,
+        "held_out_images": held_out_count,
+        "test_images": test_count,
+        "weights": "EMA",
+        "noise": "one draw an image, shared by all times; fresh in test",
+        "time_convention": "noise level" if probe.noise_levels else "published",
+    }
+    if probe.classifier == "logistic":
+        return facts | {"l2": probe.l2, "standardised": True, "augmentation": "none"}
+    return facts | {
+        "epochs": probe.epochs,
+        "batch_size": probe.batch_size,
+        "learning_rate": probe.learning_rate,
+        "schedule": "cosine per epoch to 0",
+        "flip": probe.flip,
+        "crop": probe.crop,
+    }
+
+
+def summary(report: dict) -> str:
+    """The outcome in one line."""
+    chosen = report["chosen"]
+    line = (
+        f"probe of step {report['step']}: test accuracy {100 * chosen['test']:.2f} % "
+        f"at {chosen['tap']}, noise level {chosen['noise_level']:.3g} (chosen on "
+        f"held-out images), {len(report['seeds'])} seed(s)"
+    )
+    for name, result in report["baselines"].items():
+        line += f"; {name} {100 * result['chosen']['test']:.2f} %"
+    return line

@@ -1,0 +1,143 @@
+"""The grid of a probe: at which times, what each cell reached, and which is chosen."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+from ml_collections import ConfigDict
+
+from ddae_jax.diffusion.process import Process
+from ddae_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Time:
+    """One column of the grid.
+
+    Attributes:
+      given: as the config has it: a published time, or a noise level.
+      time: the process's own.
+      noise_level: sigma/alpha.
+    """
+
+    given: float
+    time: float
+    noise_level: float
+
+
+def resolve_times(probe: ConfigDict, process: Process) -> tuple[Time, ...]:
+    """Reads config.probe.noise_levels, or, where that is empty, config.probe.times.
+
+    Raises:
+      UserError: a time that the process does not have or that its network cannot take
+        (EDM's 0: ln 0), a noise level out of reach, or one time twice.
+    """
+    if probe.noise_levels:
+        field = "config.probe.noise_levels"
+        times = [_at_level(process, level) for level in probe.noise_levels]
+    else:
+        field = "config.probe.times"
+        times = [_official(process, index) for index in probe.times]
+    seen = {}
+    for time in times:
+        if time.time in seen:
+            raise UserError(
+                f"{field}: {seen[time.time]} and {time.given} are the same time "
+                f"{time.time:g} of the process"
+            )
+        seen[time.time] = time.given
+    return tuple(times)
+
+
+def _official(process: Process, index: float) -> Time:
+    try:
+        time = process.official_time(index)
+    except UserError as error:
+        raise UserError(f"config.probe.times: {error}") from error
+    level = float(process.noise_level(jnp.array([time], jnp.float32))[0])
+    blank = jnp.zeros((1, 1, 1, 1))
+    network_time = process.network_inputs(blank, jnp.array([time], jnp.float32))[1]
+    if not math.isfinite(level) or not math.isfinite(float(network_time[0])):
+        raise UserError(
+            f"config.probe.times: {index} has noise level {level:g}, at which the "
+            "network cannot be evaluated"
+        )
+    return Time(index, time, level)
+
+
+def _at_level(process: Process, level: float) -> Time:
+    time = process.time_at(jnp.array([level], jnp.float32))
+    reached = float(process.noise_level(time)[0])
+    # Neighbouring times of DDPM differ by a factor of 1.6 at most.
+    if not 2 / 3 < reached / level < 1.5:
+        raise UserError(
+            f"config.probe.noise_levels: {level:g} is out of the process's range; the "
+            f"nearest is {reached:.3g}"
+        )
+    return Time(level, float(time[0]), reached)
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """Accuracies in [0, 1] of one seed: for each time, name of the features -> it."""
+
+    held_out: list[dict[str, float]]
+    test: list[dict[str, float]]
+
+
+def spread(values: Sequence[float]) -> float | None:
+    """Standard error of the mean over seeds; None for one seed."""
+    if len(values) < 2:
+        return None
+    return float(np.std(values, ddof=1) / math.sqrt(len(values)))
+
+
+def summarise(scores: Sequence[Score], times: Sequence[Time], test_count: int) -> dict:
+    """What probe.json says of one encoder.
+
+    Returns:
+      "cells": all; "chosen": the best on held-out images, mean over the seeds, the
+      first of equals; "best_on_test": what the published protocol reports.
+    """
+    cells = []
+    for name in scores[0].test[0]:
+        for i, time in enumerate(times):
+            held_out = [score.held_out[i][name] for score in scores]
+            test = [score.test[i][name] for score in scores]
+            cells.append(
+                {
+                    "tap": name,
+                    **dataclasses.asdict(time),
+                    "held_out": float(np.mean(held_out)),
+                    "test": float(np.mean(test)),
+                    "held_out_by_seed": held_out,
+                    "test_by_seed": test,
+                    "standard_error": spread(test),
+                }
+            )
+    chosen = max(cells, key=lambda cell: cell["held_out"])
+    best = max(cells, key=lambda cell: cell["test"])
+    accuracy = chosen["test"]
+    return {
+        "chosen": {
+            **chosen,
+            "chosen_by": "held-out accuracy, mean over the seeds",
+            "test_sampling_error": math.sqrt(accuracy * (1 - accuracy) / test_count),
+        },
+        "best_on_test": {
+            **best,
+            "chosen_by": "test accuracy, as published: biased upwards",
+        },
+        "cells": cells,
+    }
+
+
+def accuracy_table(
+    result: dict, taps: Sequence[str], times: Sequence[Time]
+) -> Float[np.ndarray, "taps times"]:
+    """The test accuracies of the cells, in [0, 1]."""
+    found = {(cell["tap"], cell["time"]): cell["test"] for cell in result["cells"]}
+    return np.array([[found[tap, time.time] for time in times] for tap in taps])

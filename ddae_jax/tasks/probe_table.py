@@ -1,0 +1,47 @@
+"""probe.txt: what a probe found, for reading."""
+
+
+def table(report: dict) -> str:
+    """The content of probe.json as text."""
+    counts = report["protocol"]
+    lines = [
+        f"Linear probe of {report['data']}, checkpoint of step {report['step']}",
+        f"classifier {counts['classifier']}; {counts['train_images']} training, "
+        f"{counts['held_out_images']} held-out and {counts['test_images']} test "
+        f"images; seeds {', '.join(map(str, report['seeds']))}",
+        "accuracies in %, mean over the seeds; * chosen on the held-out images",
+        "",
+        f"{'features':24} {'time':>8} {'noise level':>11} {'held-out':>9} {'test':>7}",
+    ]
+    parts = {"trained": report} | report["baselines"]
+    for name, part in parts.items():
+        chosen = (part["chosen"]["tap"], part["chosen"]["time"])
+        for cell in part["cells"]:
+            mark = " *" if (cell["tap"], cell["time"]) == chosen else ""
+            lines.append(f"{_row(name, cell)}{mark}")
+        lines.append("")
+    lines.append("test accuracy of the chosen cell")
+    for name, part in parts.items():
+        lines.append(f"  {name:10} {_outcome(part['chosen'])}")
+    best = report["best_on_test"]
+    lines.append(
+        f"as published, chosen on the test set (biased upwards): {_outcome(best)}"
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _row(name: str, cell: dict) -> str:
+    label = name if cell["tap"] == name else f"{name} {cell['tap']}"
+    return (
+        f"{label:24} {cell['time']:8.4g} {cell['noise_level']:11.4g} "
+        f"{100 * cell['held_out']:9.2f} {100 * cell['test']:7.2f}"
+    )
+
+
+def _outcome(cell: dict) -> str:
+    text = f"{100 * cell['test']:.2f}"
+    if cell["standard_error"] is not None:
+        text += f" +- {100 * cell['standard_error']:.2f} (standard error)"
+        each = ", ".join(f"{100 * value:.2f}" for value in cell["test_by_seed"])
+        text += f", by seed {each}"
+    return f"{text} at {cell['tap']}, noise level {cell['noise_level']:.4g}"

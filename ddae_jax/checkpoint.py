@@ -26,8 +26,8 @@ class Keep:
     best: bool = True
 
 
-def _loss(metrics: dict) -> float:
-    return -metrics["loss"]  # orbax keeps the greatest
+def _negative_loss(metrics: dict) -> float:
+    return -metrics["loss"]
 
 
 def manager(workdir: str | pathlib.Path, keep: Keep | None = None):
@@ -44,9 +44,11 @@ def manager(workdir: str | pathlib.Path, keep: Keep | None = None):
     if keep.every:
         policies.append(checkpoint_managers.EveryNSteps(keep.every))
     if keep.best:
-        policies.append(checkpoint_managers.BestN(get_metric_fn=_loss, n=1))
+        policies.append(checkpoint_managers.BestN(get_metric_fn=_negative_loss, n=1))
     options = ocp.CheckpointManagerOptions(
         preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+        best_fn=_negative_loss,  # without it orbax does not write the metrics
+        best_mode="max",
         enable_async_checkpointing=True,
     )
     return ocp.CheckpointManager(folder, options=options)

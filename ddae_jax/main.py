@@ -68,6 +68,7 @@ def _is_ours(record) -> bool:
 def main(argv: list[str] | None = None) -> None:
     """Entry point: exit status 2 and one line where the user's input cannot be used."""
     argv = sys.argv if argv is None else argv
+    flags.FLAGS.mark_as_parsed()  # absl's own flags: we parse ours
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
     logging.set_stderrthreshold("info")

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from PIL import Image
 
-from ddae_jax import log, parallel
+from ddae_jax import compiler, log, parallel
 from ddae_jax.data.augment import example_keys
 from ddae_jax.denoiser import Denoiser
 from ddae_jax.diffusion import SAMPLERS
@@ -69,6 +69,7 @@ def batches(
     draw = jax.jit(
         sampler_function(config, denoiser, image_shape),
         out_shardings=parallel.batch_sharding(mesh),
+        compiler_options=compiler.options(),
     )
     key = jax.random.fold_in(jax.random.key(config.seed), 2)
     for start in range(0, count, size):
@@ -89,6 +90,7 @@ def grid_function(
     draw = jax.jit(
         sampler_function(config, denoiser, image_shape),
         out_shardings=parallel.replicated(mesh),
+        compiler_options=compiler.options(),
     )
     key = jax.random.fold_in(jax.random.key(config.seed), 2)
     placed = parallel.place(

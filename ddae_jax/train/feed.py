@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import PRNGKeyArray
 
-from ddae_jax import parallel
+from ddae_jax import compiler, parallel
 from ddae_jax.data import batches
 from ddae_jax.data.source import Source
 from ddae_jax.train.state import TrainState
@@ -72,6 +72,7 @@ def _jit(function, shardings: TrainState, mesh: Mesh):
         function,
         donate_argnums=0,
         out_shardings=(shardings, parallel.replicated(mesh)),
+        compiler_options=compiler.options(),
     )
 
 

@@ -192,7 +192,7 @@ class _Run:
         for i in range(count):
             row = {key: value[i] for key, value in values.items()}
             if not np.isfinite(row["loss"]) or not np.isfinite(row["gradient_norm"]):
-                step = end - count + i
+                step = end - count + i + 1
                 latest = self.checkpoints.latest_step()
                 kept = "no checkpoint yet" if latest is None else f"step {latest}"
                 raise Diverged(

@@ -1,0 +1,161 @@
+"""Training as users run it: killed, stopped, resumed, diverging, on many devices."""
+
+import random
+import signal
+import socket
+import time
+
+import numpy as np
+import pytest
+
+from ddae_jax import log
+from tests import run_tools
+
+STEPS = 12
+EVERY = "--config.train.checkpoint_every=3"
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """An uninterrupted run on one device."""
+    workdir = tmp_path_factory.mktemp("reference")
+    run_tools.pretrain(workdir, STEPS, EVERY)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def reference_state(reference):
+    return run_tools.saved_state(reference, STEPS)
+
+
+def losses(workdir):
+    return {row["step"]: row["loss"] for row in log.read_metrics(workdir)}
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_killed_at_a_random_moment_and_resumed_is_bitwise_the_same(
+    tmp_path, reference_state, attempt
+):
+    flags = (
+        *run_tools.TINY,
+        EVERY,
+        "--task=pretrain",
+        f"--workdir={tmp_path}",
+        f"--config.train.steps={STEPS}",
+    )
+    process = run_tools.start(*flags)
+    target = random.randint(1, STEPS - 1)  # killed as soon as this step is logged
+    deadline = time.monotonic() + 300
+    while max(losses(tmp_path), default=0) < target and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(random.random() / 5)  # in the middle of a step or of a save
+    process.kill()
+    process.communicate()
+    run_tools.pretrain(tmp_path, STEPS, EVERY)
+    run_tools.assert_same_state(run_tools.saved_state(tmp_path, STEPS), reference_state)
+    assert list(losses(tmp_path)) == list(range(1, STEPS + 1))
+
+
+def test_sigterm_saves_and_exits_0(tmp_path, reference_state):
+    process = run_tools.start(
+        *run_tools.TINY,
+        "--task=pretrain",
+        f"--workdir={tmp_path}",
+        f"--config.train.steps={STEPS * 1000}",
+    )
+    deadline = time.monotonic() + 300
+    while not losses(tmp_path):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 0, errors
+    stopped = max(losses(tmp_path))
+    assert f"stopped by signal at step {stopped}, saved" in errors
+    if stopped <= STEPS:
+        run_tools.pretrain(tmp_path, STEPS)
+        run_tools.assert_same_state(
+            run_tools.saved_state(tmp_path, STEPS), reference_state
+        )
+    else:
+        assert run_tools.saved_state(tmp_path, stopped)["['step']"] == stopped
+
+
+def test_a_nan_stops_the_run_names_the_step_and_keeps_the_last_good(tmp_path):
+    run_tools.pretrain(tmp_path, 2)
+    errors = run_tools.pretrain(
+        tmp_path,
+        6,
+        "--config.train.learning_rate=1e30",
+        "--config.train.warmup_steps=0",
+        "--config.train.adam_epsilon=1e-30",
+        status=2,
+    )
+    message = errors.strip().split("\n")[-1]
+    assert message.startswith("error: loss") and "at step 4: not finite" in message
+    assert "last good checkpoint: step 2" in message
+    assert run_tools.saved_state(tmp_path, 2)["['step']"] == 2
+
+
+@pytest.mark.parametrize("fsdp", [1, 2, 8])
+def test_eight_devices_give_the_losses_of_one(tmp_path, reference, fsdp):
+    run_tools.pretrain(tmp_path, 6, f"--config.mesh.fsdp={fsdp}", devices=8)
+    ours, theirs = losses(tmp_path), losses(reference)
+    for step in range(1, 7):
+        np.testing.assert_allclose(ours[step], theirs[step], rtol=1e-4)
+    if fsdp == 8:  # the checkpoint of eight devices goes on, on one
+        run_tools.pretrain(tmp_path, 8)
+        for step in (7, 8):
+            np.testing.assert_allclose(losses(tmp_path)[step], theirs[step], rtol=1e-3)
+
+
+def test_steps_in_one_dispatch_change_nothing(tmp_path, reference):
+    run_tools.pretrain(
+        tmp_path,
+        6,
+        "--config.train.steps_per_dispatch=3",
+        "--config.train.log_every=6",
+    )
+    expected = np.mean([losses(reference)[step] for step in range(1, 7)])
+    np.testing.assert_allclose(losses(tmp_path)[6], expected, rtol=1e-4)
+
+
+def test_a_set_that_streams_gives_the_losses_of_a_resident_one(tmp_path, reference):
+    run_tools.pretrain(tmp_path, 4, "--config.data.resident_bytes=0")
+    for step in range(1, 5):
+        np.testing.assert_allclose(
+            losses(tmp_path)[step], losses(reference)[step], rtol=1e-5
+        )
+
+
+def test_two_processes_train_save_and_restore(tmp_path, reference):
+    def both(steps):
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        processes = [
+            run_tools.start(
+                *run_tools.TINY,
+                "--task=pretrain",
+                f"--workdir={tmp_path}",
+                f"--config.train.steps={steps}",
+                f"--coordinator=localhost:{port}",
+                "--process_count=2",
+                f"--process_index={index}",
+                devices=2,
+            )
+            for index in range(2)
+        ]
+        for process in processes:
+            _, errors = process.communicate(timeout=400)
+            assert process.returncode == 0, errors
+
+    both(3)
+    both(6)  # restores what both wrote
+    for step in range(1, 7):
+        np.testing.assert_allclose(
+            losses(tmp_path)[step], losses(reference)[step], rtol=1e-4
+        )
+    run_tools.pretrain(tmp_path, 7)  # and one process goes on alone
+    np.testing.assert_allclose(losses(tmp_path)[7], losses(reference)[7], rtol=1e-3)

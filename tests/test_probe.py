@@ -198,7 +198,7 @@ def restored(config, workdir):
 def test_sources_that_do_not_fit_are_refused(workdir):
     train, test = digit_parts()
     one = data_source.subset(train, np.flatnonzero(train.labels == 3))
-    with pytest.raises(UserError, match="digits have one class"):
+    with pytest.raises(UserError, match="digits are of one class"):
         probe.check_sources(one, test, (8, 8, 1))
     with pytest.raises(UserError, match=r"\(8, 8, 1\), the checkpoint .* \(32, 32, 1"):
         probe.check_sources(train, test, (32, 32, 1))

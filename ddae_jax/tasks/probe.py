@@ -123,8 +123,8 @@ def check_sources(train: Source, test: Source, image_shape: tuple[int, ...]) -> 
     classes = len(train.class_names)
     if classes < 2 or len(np.unique(train.labels)) < 2:
         raise UserError(
-            f"config.data.name: the training images of {train.name} have one class; a "
-            "probe needs two or more"
+            f"config.data.name: the {len(train)} training images used of {train.name} "
+            "are of one class; a probe needs two (train_count takes the first images)"
         )
     if len(train) < classes:
         raise UserError(

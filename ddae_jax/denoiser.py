@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import flax.linen as nn
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
@@ -72,7 +73,15 @@ class Denoiser:
         """The process's training loss of each example."""
         x_t = self.process.add_noise(x0, noise, time)
         output = self.output(params, x_t, time, labels, augment_labels, dropout_key)
-        return self.process.loss(output, x0, noise, x_t, time)
+        losses = self.process.loss(output, x0, noise, x_t, time)
+        if getattr(self.network, "uncertainty", False):
+            # Karras et al. 2024 (EDM2), eq. 15
+            _, network_time = self.process.network_inputs(x_t, time)
+            log_variance = self.network.apply(
+                {"params": params}, network_time, method="log_variance"
+            )
+            losses = losses / jnp.exp(log_variance) + log_variance
+        return losses
 
     def taps(
         self,
@@ -120,4 +129,6 @@ class Denoiser:
         shapes = jax.eval_shape(
             lambda key: self.init(key, image_shape), jax.random.key(0)
         )
-        return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+        flat = flax.traverse_util.flatten_dict(shapes, sep="/")
+        fixed = getattr(self.network, "fixed_parameters", ())
+        return sum(leaf.size for path, leaf in flat.items() if path not in fixed)

@@ -8,11 +8,12 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ddae_jax import checkpoint, parallel
+from ddae_jax import checkpoint, compiler, parallel
 from ddae_jax import config as config_lib
 from ddae_jax.data import source as data_source
 from ddae_jax.data import sources
 from ddae_jax.denoiser import Denoiser
+from ddae_jax.errors import UserError
 from ddae_jax.train import state as train_state
 from ddae_jax.train.step import TrainStep
 
@@ -35,8 +36,14 @@ def load_source(config: ConfigDict, split: str) -> data_source.Source:
 
 
 def train_step(config: ConfigDict, class_count: int) -> TrainStep:
-    """The training recipe of the config."""
+    """The training recipe of the config.
+
+    Raises:
+      UserError: class-conditional training of a network that cannot take the classes.
+    """
     train = config.train
+    if train.class_conditional:
+        _check_conditional(config, class_count)
     schedule = train_state.warmup_schedule(train.learning_rate, train.warmup_steps)
     optimizer = train_state.adam(
         schedule, train.adam_b1, train.adam_b2, train.adam_epsilon, train.clip_norm
@@ -48,9 +55,23 @@ def train_step(config: ConfigDict, class_count: int) -> TrainStep:
         ema_warmup=train.ema_warmup,
         flip=train.flip,
         augment_probability=train.augment_probability,
-        null_label=class_count if train.class_conditional else None,
+        conditional=train.class_conditional,
         label_dropout=train.label_dropout,
     )
+
+
+def _check_conditional(config: ConfigDict, class_count: int) -> None:
+    given = getattr(config.network, "num_classes", 0)
+    if given != class_count:
+        raise UserError(
+            f"config.network.num_classes: {given}, but {config.data.name} has "
+            f"{class_count} classes and config.train.class_conditional is on"
+        )
+    if config.train.label_dropout and config_lib.network(config).null_label is None:
+        raise UserError(
+            'config.train.label_dropout: this network has no label for "no class"; '
+            "set it to 0, or config.network.null_class=True"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +122,9 @@ def untrained(config: ConfigDict, workdir: str | pathlib.Path) -> Trained:
     shape = image_shape(workdir)
     model = denoiser(config)
     init = jax.jit(
-        lambda key: model.init(key, shape), out_shardings=parallel.replicated(mesh)
+        lambda key: model.init(key, shape),
+        out_shardings=parallel.replicated(mesh),
+        compiler_options=compiler.options_for_one_call(),
     )
     return Trained(model, init(jax.random.key(config.seed)), 0, shape, mesh)
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from ddae_jax import checkpoint, log, parallel
+from ddae_jax import checkpoint, compiler, log, parallel
 from ddae_jax.errors import UserError
 from ddae_jax.train import feed as feed_lib
 from ddae_jax.train import state as train_state
@@ -79,7 +79,12 @@ def restore_or_create(
     shardings = parallel.state_shardings(feed.mesh, shapes)
     latest = checkpoints.latest_step()
     if latest is None:
-        return jax.jit(init, out_shardings=shardings)(key), shardings
+        create = jax.jit(
+            init,
+            out_shardings=shardings,
+            compiler_options=compiler.options_for_one_call(),
+        )
+        return create(key), shardings
     logging.info("resuming from step %d", latest)
     return checkpoint.restore(checkpoints, latest, shapes, shardings), shardings
 

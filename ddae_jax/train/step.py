@@ -35,8 +35,8 @@ class TrainStep:
       ema_warmup: whether the decay warms up.
       flip: mirror images at random.
       augment_probability: of each EDM augmentation; 0 for none.
-      null_label: the class that means "no class"; None for unconditional training.
-      label_dropout: share of labels replaced by `null_label`.
+      conditional: give the network the classes.
+      label_dropout: share of labels replaced by the network's `null_label`.
     """
 
     denoiser: Denoiser
@@ -45,7 +45,7 @@ class TrainStep:
     ema_warmup: bool = True
     flip: bool = False
     augment_probability: float = 0.0
-    null_label: int | None = None
+    conditional: bool = False
     label_dropout: float = 0.0
 
     def __call__(
@@ -73,11 +73,11 @@ class TrainStep:
         augment_labels = None
         if self.augment_probability > 0:
             x0, augment_labels = augment_edm.augment(warp, x0, self.augment_probability)
-        if self.null_label is None:
+        if not self.conditional:
             labels = None
-        else:
+        elif self.label_dropout > 0:
             dropped = jax.random.bernoulli(drop_label, self.label_dropout, (batch,))
-            labels = jnp.where(dropped, self.null_label, labels)
+            labels = jnp.where(dropped, self.denoiser.network.null_label, labels)
         time = self.denoiser.process.training_times(draw_time, batch)
         noise = jax.random.normal(draw_noise, x0.shape)
         return self.optimise(state, x0, noise, time, labels, augment_labels, dropout)
@@ -110,10 +110,11 @@ class TrainStep:
             gradient, state.opt_state, state.params
         )
         params = optax.apply_updates(state.params, updates)
+        decay = ema_decay(state.step, self.ema_cap, self.ema_warmup)
+        # In this form parameters that never change stay bitwise what they are.
+        ema = jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), state.ema, params)
         if hasattr(self.denoiser.network, "project"):
             params = self.denoiser.network.project(params)
-        decay = ema_decay(state.step, self.ema_cap, self.ema_warmup)
-        ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, state.ema, params)
         level = self.denoiser.process.noise_level(time)
         group = jnp.searchsorted(jnp.array(NOISE_LEVEL_EDGES), level)
         member = jax.nn.one_hot(group, len(NOISE_LEVEL_EDGES) + 1)

@@ -33,7 +33,6 @@ def get_config(variant: str = ""):
     config.train.checkpoint_every = 379
     config.train.keep_every = 758
     config.train.sample_every = 1516
-    config.tasks = ("pretrain", "sample")
     if variant == "test":
         config_lib.shrink(config)
     return config

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import itertools
 import json
 import pathlib
 import sys
@@ -76,7 +77,7 @@ def _fill(config: ConfigDict, saved: dict, prefix: str) -> None:
             logging.warning("config.json: field %s%s is not known now", prefix, key)
         elif isinstance(value, dict):
             _fill(config[key], value, f"{prefix}{key}.")
-        else:
+        elif value is not None or config[key] is not None:  # None keeps its type
             config[key] = _tuples(value)
 
 
@@ -108,8 +109,7 @@ def parse(argv: Sequence[str], define, tasks: Sequence[str]) -> Command:
     if values.config:
         config = load_config_file(values.config)
     elif saved is not None:
-        config = saved.copy_and_resolve_references()
-        config.lock()
+        config = read_saved(pathlib.Path(values.workdir))
     else:
         raise UserError(
             "--config: name a file, such as configs/digits.py, or give the --workdir "
@@ -150,8 +150,20 @@ def _override(config: ConfigDict, words: Sequence[str]) -> ConfigDict:
         values(argv)
     except (flags.Error, TypeError, ValueError) as error:
         raise UserError(str(error).split("\n")[0]) from error
+    for field in (word.removeprefix(f"{_CONFIG}.").split("=")[0] for word in words):
+        _split_words(config, field)
     config.lock()
     return config
+
+
+def _split_words(config: ConfigDict, field: str) -> None:
+    """ml_collections reads out_6,out_7 as one word: makes it two."""
+    *sections, key = field.split(".")
+    for section in sections:
+        config = config[section]
+    if isinstance(config[key], tuple):
+        parts = (v.split(",") if isinstance(v, str) else [v] for v in config[key])
+        config[key] = tuple(itertools.chain.from_iterable(parts))
 
 
 def _keep_trained(
@@ -176,7 +188,8 @@ def _keep_trained(
         for field in TRAINED:
             if not field.endswith("."):
                 section, key = field.split(".")
-                config[section][key] = saved[section][key]
+                if saved[section][key] != config[section][key]:
+                    config[section][key] = saved[section][key]
     if config.sampler.name not in config_lib.samplers_of(config.process.name):
         with config.unlocked():
             config.sampler = saved.sampler

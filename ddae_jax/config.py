@@ -306,10 +306,12 @@ def validate(config: ConfigDict, tasks: Iterable[str]) -> None:
             raise UserError(unknown("config.probe.taps", tap, known_taps))
     if not config.probe.times and not config.probe.noise_levels:
         raise UserError("config.probe.times: empty, and so is probe.noise_levels")
-    for field, lowest in (("times", "0 or more"), ("noise_levels", "positive")):
+    for field in ("times", "noise_levels"):
         for value in config.probe[field]:
             if not isinstance(value, int | float) or not value >= 0:
-                raise UserError(f"config.probe.{field}: {value!r} is not {lowest}")
+                raise UserError(f"config.probe.{field}: {value!r} is not 0 or more")
+    if 0 in config.probe.noise_levels:
+        raise UserError("config.probe.noise_levels: 0 is not positive")
     augment = getattr(config.network, "augment_channels", 0)
     if config.train.augment_probability > 0 and augment != 9:
         raise UserError(

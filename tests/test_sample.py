@@ -1,0 +1,83 @@
+"""Sampling: the same image for the same (seed, index), and the files it writes."""
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddae_jax import config as config_lib
+from ddae_jax import parallel
+from ddae_jax.tasks import common, sample
+from tests import run_tools
+
+
+def tiny_config(process="ddpm", **network):
+    config = config_lib.default(process=process)
+    config_lib.select(config, "process", process)
+    config.network.image_channels = 1
+    config.network.channels = 32
+    config.network.channel_multipliers = (1,)
+    config.network.attention = (False,)
+    config.network.blocks = 1
+    return config
+
+
+def draw(config, params, count, batch_size):
+    config.sample.batch_size = batch_size
+    denoiser = common.denoiser(config)
+    mesh = parallel.make_mesh()
+    found = sample.batches(config, denoiser, params, (8, 8, 1), mesh, count)
+    return np.concatenate(list(found))
+
+
+@pytest.mark.parametrize("process", ["ddpm", "edm"])
+def test_a_sample_depends_on_seed_and_index_alone(process):
+    config = tiny_config(process)
+    config.sampler.steps = 5
+    # noise at every step, so that its order matters
+    option = "eta" if process == "ddpm" else "churn"
+    config.sampler[option] = 1.0
+    params = common.denoiser(config).init(jax.random.key(0), (8, 8, 1))
+    six = draw(config, params, 6, 6)
+    four = draw(config, params, 6, 4)  # the second batch is cut
+    assert six.shape == four.shape == (6, 8, 8, 1) and six.dtype == np.uint8
+    # one grey level: XLA orders sums by batch size
+    assert np.abs(six.astype(int) - four).max() <= 1
+    assert np.abs(six[0].astype(int) - six[1]).max() > 1
+    config.seed = 1
+    assert np.abs(draw(config, params, 6, 6).astype(int) - six).max() > 1
+
+
+def test_eight_devices_draw_the_samples_of_one_and_write_every_file(tmp_path):
+    run_tools.pretrain(tmp_path, 2)
+    flags = (
+        "--task=sample",
+        f"--workdir={tmp_path}",
+        "--config.sample.count=10",
+        "--config.sample.batch_size=8",
+        "--config.sample.grid=9",
+        "--config.sampler.steps=5",
+    )
+    run_tools.run(*flags, "--config.sample.png_folder=True")
+    one = np.load(tmp_path / "samples.npz")["arr_0"]
+    assert one.shape == (10, 8, 8, 1) and one.dtype == np.uint8
+    files = sorted((tmp_path / "samples").iterdir())
+    assert [file.name for file in files] == [f"{i:06d}.png" for i in range(10)]
+    np.testing.assert_array_equal(np.asarray(Image.open(files[9])), one[9, ..., 0])
+    assert Image.open(tmp_path / "samples.png").size == (30, 30)  # 3 x 3 framed
+    run_tools.run(*flags, devices=8)
+    eight = np.load(tmp_path / "samples.npz")["arr_0"]
+    assert np.abs(eight.astype(int) - one).max() <= 1
+
+
+def test_a_batch_that_the_devices_cannot_share_is_one_line(tmp_path):
+    run_tools.pretrain(tmp_path, 1)
+    errors = run_tools.run(
+        "--task=sample",
+        f"--workdir={tmp_path}",
+        "--config.sample.batch_size=6",
+        devices=4,
+        status=2,
+    )
+    last = errors.strip().split("\n")[-1]
+    assert last.startswith("error: config.sample.batch_size: 6 cannot be split over 4")

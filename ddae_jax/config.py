@@ -14,6 +14,7 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
+from ddae_jax import config_weights
 from ddae_jax.data.sources import SOURCES
 from ddae_jax.diffusion import PROCESSES, SAMPLERS
 from ddae_jax.errors import UserError
@@ -83,6 +84,10 @@ def default(
     sample.batch_size = 64
     sample.grid = 64  # images in the grid picture
     sample.png_folder = False  # also write every image as a file
+    sample.label = -1  # class of the samples, where trained with classes; -1: in turn
+    sample.guidance_scale = 1.0  # classifier-free; 1: none
+    sample.guidance_interval = (0.0, float("inf"))  # noise levels where it acts
+    sample.guidance_channels = config_dict.placeholder(int)  # the first; None: all
 
     config.probe = probe = ConfigDict()
     probe.taps = ()  # empty: all
@@ -101,6 +106,8 @@ def default(
     probe.test_count = 0
     probe.baselines = True  # also probe raw pixels and the network untrained
 
+    config["import"] = config_weights.import_section()
+    config.export = config_weights.export_section()
     config.lock()
     return config
 
@@ -195,7 +202,7 @@ def shrink(config: ConfigDict) -> None:
     probe.times = probe.times[:2]
     probe.noise_levels = probe.noise_levels[:2]
     probe.epochs, probe.batch_size, probe.seeds = 1, 16, min(probe.seeds, 2)
-    probe.train_count, probe.test_count = 64, 32
+    probe.train_count, probe.test_count, probe.held_out = 64, 32, 0.5
 
 
 def flatten(config: ConfigDict, prefix: str = "") -> dict[str, Any]:

@@ -53,7 +53,7 @@ WRITERS = {
     "fashion_mnist": write_idx,
     "cifar10": lambda folder: test_data_cifar.write(folder, "cifar10", per_batch=12),
     "cifar100": lambda folder: test_data_cifar.write(
-        folder, "cifar100", per_batch=1200
+        folder, "cifar100", per_batch=400
     ),
     "tiny_imagenet": write_tiny_imagenet,
 }

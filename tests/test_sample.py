@@ -7,13 +7,14 @@ from PIL import Image
 
 from ddae_jax import config as config_lib
 from ddae_jax import parallel
+from ddae_jax.errors import UserError
 from ddae_jax.tasks import common, sample
 from tests import run_tools
 
 
 def tiny_config(process="ddpm", **network):
-    config = config_lib.default(process=process)
-    config_lib.select(config, "process", process)
+    sampler = "ddim" if process == "ddpm" else "heun"
+    config = config_lib.default(process=process, sampler=sampler)
     config.network.image_channels = 1
     config.network.channels = 32
     config.network.channel_multipliers = (1,)
@@ -26,7 +27,7 @@ def draw(config, params, count, batch_size):
     config.sample.batch_size = batch_size
     denoiser = common.denoiser(config)
     mesh = parallel.make_mesh()
-    found = sample.batches(config, denoiser, params, (8, 8, 1), mesh, count)
+    found = sample.batches(config, denoiser, params, (8, 8, 1), 10, mesh, count)
     return np.concatenate(list(found))
 
 
@@ -81,3 +82,31 @@ def test_a_batch_that_the_devices_cannot_share_is_one_line(tmp_path):
     )
     last = errors.strip().split("\n")[-1]
     assert last.startswith("error: config.sample.batch_size: 6 cannot be split over 4")
+
+
+def test_guidance_moves_the_samples_towards_their_class():
+    config = config_lib.default(network="dit")
+    config.network.image_channels = 1
+    config.network.hidden_size = 32
+    config.network.depth = 1
+    config.network.heads = 2
+    config.network.num_classes = 10
+    config.network.learned_variance = False
+    config.train.class_conditional = True
+    config.sampler.steps = 5
+    key = jax.random.key(0)
+    params = common.denoiser(config).init(key, (8, 8, 1))
+    # nothing is zero any more, so that the class matters
+    params = jax.tree.map(lambda p: jax.random.normal(key, p.shape) / 4, params)
+    plain = draw(config, params, 4, 4).astype(int)
+    config.sample.guidance_scale = 3.0
+    guided = draw(config, params, 4, 4)
+    assert np.abs(guided - plain).max() > 1
+    config.sample.guidance_interval = (1e6, 2e6)  # no noise level of the sampler
+    np.testing.assert_array_equal(draw(config, params, 4, 4), plain)
+    config.sample.label = 10
+    with pytest.raises(UserError, match=r"config\.sample.label: 10 is no class"):
+        draw(config, params, 4, 4)
+    config.train.class_conditional = False
+    with pytest.raises(UserError, match=r"config\.sample.guidance_scale: needs"):
+        draw(config, params, 4, 4)

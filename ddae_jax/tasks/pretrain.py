@@ -56,7 +56,9 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         sample_every=train.sample_every,
         keep=checkpoint.Keep(train.keep_latest, train.keep_every, train.keep_best),
     )
-    draw = sample.grid_function(config, recipe.denoiser, source.image_shape, mesh)
+    draw = sample.grid_function(
+        config, recipe.denoiser, source.image_shape, len(source.class_names), mesh
+    )
 
     def picture(state):
         image = draw(state.ema)

@@ -4,7 +4,6 @@ import pathlib
 from collections.abc import Callable, Iterator
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from einops import rearrange
@@ -13,46 +12,49 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from ddae_jax import compiler, log, parallel
-from ddae_jax.data.augment import example_keys
 from ddae_jax.denoiser import Denoiser
 from ddae_jax.diffusion import SAMPLERS
+from ddae_jax.errors import UserError
+from ddae_jax.generate import Draw, Guidance, draw_function
 from ddae_jax.tasks import common
 
 
-def sampler_function(
+def configured_draw(
     config: ConfigDict, denoiser: Denoiser, image_shape: tuple[int, int, int]
-) -> Callable:
-    """Returns the pure function (params, key, indices) -> uint8 images.
-
-    Sample i depends on (key, i) alone.
-    """
+) -> Draw:
+    """The sampler of the config, as a function of (params, key, indices, labels)."""
     options = dict(config.sampler)
     sampler = SAMPLERS[config.process.name][options.pop("name")]
-    learned_variance = hasattr(denoiser.process, "x0_and_variance")
+    settings = config.sample
+    guidance = None
+    if settings.guidance_scale != 1:
+        if not config.train.class_conditional or denoiser.network.null_label is None:
+            raise UserError(
+                "config.sample.guidance_scale: needs a network trained with classes "
+                'and with "no class"'
+            )
+        low, high = settings.guidance_interval
+        guidance = Guidance(
+            settings.guidance_scale, low, high, settings.guidance_channels
+        )
+    return draw_function(denoiser, sampler, options, image_shape, guidance)
 
-    def draw(params, key, indices):
-        def denoise(x_t, time):
-            output = denoiser.output(params, x_t, time)
-            if learned_variance:
-                return jnp.concatenate(
-                    denoiser.process.x0_and_variance(output, x_t, time), axis=-1
-                )
-            return denoiser.process.x0(output, x_t, time)
 
-        keys = example_keys(key, indices)
-
-        def step_noise(step):
-            return jax.vmap(
-                lambda one: jax.random.normal(
-                    jax.random.fold_in(one, step + 1), image_shape
-                )
-            )(keys)
-
-        noise = step_noise(-1)
-        x0 = sampler(denoise, denoiser.process, noise, step_noise, **options)
-        return jnp.clip(jnp.round((x0 + 1) * 127.5), 0, 255).astype(jnp.uint8)
-
-    return draw
+def sample_labels(
+    config: ConfigDict, indices: np.ndarray, class_count: int
+) -> np.ndarray | None:
+    """Classes of the samples: config.sample.label, or all in turn; None without."""
+    if not config.train.class_conditional:
+        return None
+    label = config.sample.label
+    if not -1 <= label < class_count:
+        raise UserError(
+            f"config.sample.label: {label} is no class; known: 0 to {class_count - 1}, "
+            "or -1 for all in turn"
+        )
+    return (indices % class_count if label == -1 else indices * 0 + label).astype(
+        np.int32
+    )
 
 
 def batches(
@@ -60,43 +62,49 @@ def batches(
     denoiser: Denoiser,
     params: dict,
     image_shape: tuple[int, int, int],
+    class_count: int,
     mesh: Mesh,
     count: int,
 ) -> Iterator[np.ndarray]:
     """Yields samples 0 to `count` - 1 in batches of uint8 images."""
     size = config.sample.batch_size
     parallel.check_batch_size("config.sample.batch_size", size, mesh)
+    split = parallel.batch_sharding(mesh)
     draw = jax.jit(
-        sampler_function(config, denoiser, image_shape),
-        out_shardings=parallel.batch_sharding(mesh),
+        configured_draw(config, denoiser, image_shape),
+        out_shardings=split,
         compiler_options=compiler.options(),
     )
     key = jax.random.fold_in(jax.random.key(config.seed), 2)
     for start in range(0, count, size):
         indices = np.arange(start, start + size, dtype=np.int32)
-        placed = parallel.place(indices, parallel.batch_sharding(mesh))
-        yield parallel.on_host(draw(params, key, placed))[: count - start]
+        labels = sample_labels(config, indices, class_count)
+        placed = None if labels is None else parallel.place(labels, split)
+        images = draw(params, key, parallel.place(indices, split), placed)
+        yield parallel.on_host(images)[: count - start]
 
 
 def grid_function(
     config: ConfigDict,
     denoiser: Denoiser,
     image_shape: tuple[int, int, int],
+    class_count: int,
     mesh: Mesh,
 ) -> Callable[[dict], np.ndarray]:
     """Returns params -> grid of config.sample.grid samples, compiled once."""
-    devices = mesh.size
-    count = max(-(-config.sample.grid // devices), 1) * devices
+    count = max(-(-config.sample.grid // mesh.size), 1) * mesh.size
+    split = parallel.batch_sharding(mesh)
     draw = jax.jit(
-        sampler_function(config, denoiser, image_shape),
+        configured_draw(config, denoiser, image_shape),
         out_shardings=parallel.replicated(mesh),
         compiler_options=compiler.options(),
     )
     key = jax.random.fold_in(jax.random.key(config.seed), 2)
-    placed = parallel.place(
-        np.arange(count, dtype=np.int32), parallel.batch_sharding(mesh)
-    )
-    return lambda params: make_grid(np.asarray(draw(params, key, placed)))
+    indices = np.arange(count, dtype=np.int32)
+    labels = sample_labels(config, indices, class_count)
+    placed = None if labels is None else parallel.place(labels, split)
+    indices = parallel.place(indices, split)
+    return lambda params: make_grid(np.asarray(draw(params, key, indices, placed)))
 
 
 def make_grid(images: np.ndarray) -> np.ndarray:
@@ -127,6 +135,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         trained.denoiser,
         trained.params,
         trained.image_shape,
+        common.read_json(workdir, "data.json")["class_count"],
         trained.mesh,
         count,
     ):

@@ -1,11 +1,14 @@
 """The product's own training step, sampler and feature extraction, ready to time."""
 
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ddae_jax import features
+from ddae_jax.data import augment
 from ddae_jax.denoiser import Denoiser
 from ddae_jax.diffusion import samplers
 from ddae_jax.diffusion.ddpm import DDPM
@@ -15,19 +18,24 @@ from ddae_jax.train.step import TrainStep
 
 IMAGE_SHAPE = (32, 32, 3)
 
+Options = dict[str, str] | None
+"""XLA's compiler options; `ddae_jax.compiler.options()` in the product."""
+
 
 def build(dtype: str) -> Denoiser:
     """The 35.7 M UNet under DDPM; `dtype` is float32 or bfloat16."""
     return Denoiser(UNet(dtype=jnp.dtype(dtype)), DDPM())
 
 
-def trainer(denoiser: Denoiser, images: np.ndarray) -> Callable[[], None]:
+def trainer(
+    denoiser: Denoiser, images: np.ndarray, options: Options
+) -> Callable[[], None]:
     """Returns a call that does one optimiser step on uint8 NHWC `images`."""
     optimizer = train_state.adam(4e-4)
     recipe = TrainStep(denoiser, optimizer)
     key = jax.random.key(0)
     state = jax.jit(train_state.create(denoiser, optimizer, IMAGE_SHAPE))(key)
-    step = jax.jit(recipe, donate_argnums=0)
+    step = jax.jit(recipe, donate_argnums=0, compiler_options=options)
     images, labels = jnp.asarray(images), jnp.zeros(len(images), jnp.int32)
 
     def run():
@@ -38,10 +46,12 @@ def trainer(denoiser: Denoiser, images: np.ndarray) -> Callable[[], None]:
     return run
 
 
-def sampler(denoiser: Denoiser, params: dict, batch: int, steps: int):
+def sampler(
+    denoiser: Denoiser, params: dict, batch: int, steps: int, options: Options
+) -> Callable[[], None]:
     """Returns a call that samples `batch` images with deterministic DDIM."""
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=options)
     def sample(params, key):
         return samplers.ddim(
             lambda x_t, time: denoiser.x0(params, x_t, time),
@@ -56,17 +66,15 @@ def sampler(denoiser: Denoiser, params: dict, batch: int, steps: int):
 
 
 def extractor(
-    denoiser: Denoiser, params: dict, images: np.ndarray, tap: str
+    denoiser: Denoiser, params: dict, images: np.ndarray, tap: str, options: Options
 ) -> Callable[[], None]:
     """Returns a call that gives the pooled tap at t = 11 of uint8 `images`."""
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=options)
     def extract(params, images, key):
-        x0 = images.astype(jnp.float32) / 127.5 - 1
-        time = jnp.full(len(x0), 11.0)
-        noise = jax.random.normal(key, x0.shape)
-        x_t = denoiser.process.add_noise(x0, noise, time)
-        return denoiser.taps(params, x_t, time, [tap])[tap].mean(axis=(1, 2))
+        noise = jax.random.normal(key, images.shape)
+        x0 = augment.to_float(images)
+        return features.extract(denoiser, params, x0, 11.0, noise, [tap])
 
     images, key = jnp.asarray(images), jax.random.key(0)
     return lambda: jax.block_until_ready(extract(params, images, key))

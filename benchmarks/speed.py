@@ -19,6 +19,7 @@ import torch
 from absl import app, flags
 
 from benchmarks import ours, theirs
+from ddae_jax import compiler
 
 WHAT = flags.DEFINE_list("what", ["train", "sample", "extract"], "What to time.")
 BATCH = flags.DEFINE_integer("batch", 16, "Images a step.", lower_bound=1)
@@ -30,6 +31,10 @@ PRECISION = flags.DEFINE_enum(
 )
 CHANNELS_LAST = flags.DEFINE_bool("channels_last", False, "PyTorch's memory format.")
 COMPILE = flags.DEFINE_bool("torch_compile", False, "torch.compile PyTorch's network.")
+
+COMPILER_OPTIONS = flags.DEFINE_bool(
+    "compiler_options", True, "Compile ours with the product's compiler options."
+)
 
 KNOWN = ("train", "sample", "extract")
 
@@ -81,6 +86,11 @@ def show(task: str, result: dict[str, dict]) -> None:
         print(line, flush=True)
 
 
+def compiler_options() -> dict[str, str] | None:
+    """The product's, or XLA's defaults where the flag says so."""
+    return compiler.options() if COMPILER_OPTIONS.value else None
+
+
 def sides_of(task: str, device: str) -> dict[str, Callable[[], None]]:
     """Builds both sides of one task, from the flags."""
     batch, precision = BATCH.value, PRECISION.value
@@ -90,7 +100,7 @@ def sides_of(task: str, device: str) -> dict[str, Callable[[], None]]:
     layout, compiled = CHANNELS_LAST.value, COMPILE.value
     if task == "train":
         return {
-            "ours": ours.trainer(denoiser, images),
+            "ours": ours.trainer(denoiser, images, compiler_options()),
             "torch": theirs.trainer(
                 network, images, device, precision, layout, compiled
             ),
@@ -99,12 +109,12 @@ def sides_of(task: str, device: str) -> dict[str, Callable[[], None]]:
     if task == "sample":
         steps = DDIM_STEPS.value
         return {
-            "ours": ours.sampler(denoiser, params, batch, steps),
+            "ours": ours.sampler(denoiser, params, batch, steps, compiler_options()),
             "torch": theirs.sampler(network, batch, steps, device, precision, compiled),
         }
     extract = (network, images, TAP.value, device, precision, layout)
     return {
-        "ours": ours.extractor(denoiser, params, images, TAP.value),
+        "ours": ours.extractor(denoiser, params, images, TAP.value, compiler_options()),
         "torch early stop": theirs.extractor(*extract, early_stop=True),
         "torch full pass": theirs.extractor(*extract, early_stop=False),
     }
@@ -134,6 +144,7 @@ def main(argv):
         "tap": TAP.value,
         "channels_last": CHANNELS_LAST.value,
         "torch_compile": COMPILE.value,
+        "compiler_options": compiler_options(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "our_parameters": ours.build("float32").parameter_count(ours.IMAGE_SHAPE),
         "their_parameters": theirs.parameter_count(network),

@@ -110,6 +110,9 @@ def parse(argv: Sequence[str], define, tasks: Sequence[str]) -> Command:
         config = load_config_file(values.config)
     elif saved is not None:
         config = read_saved(pathlib.Path(values.workdir))
+    elif values.task and "import" in values.task.split(","):
+        config = config_lib.default()  # the file says the rest
+        config.name = "imported"
     else:
         raise UserError(
             "--config: name a file, such as configs/digits.py, or give the --workdir "
@@ -144,12 +147,18 @@ def _override(config: ConfigDict, words: Sequence[str]) -> ConfigDict:
         if "=" not in word:
             raise UserError(f"{word}: write it as {word}=VALUE")
     values = flags.FlagValues()
-    argv = ["main", *words]
+    # ml_collections reads field names as Python, where "import" is a keyword.
+    keyword, alias = f"{_CONFIG}.import.", f"{_CONFIG}.import_."
+    with config.unlocked():
+        config.import_ = config["import"]
+    argv = ["main", *(word.replace(keyword, alias, 1) for word in words)]
     config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
     try:
         values(argv)
     except (flags.Error, TypeError, ValueError) as error:
         raise UserError(str(error).split("\n")[0]) from error
+    with config.unlocked():
+        del config.import_
     for field in (word.removeprefix(f"{_CONFIG}.").split("=")[0] for word in words):
         _split_words(config, field)
     config.lock()

@@ -1,12 +1,22 @@
 """The jobs of the command line, each with `run(config, workdir)`."""
 
-from ddae_jax.tasks import prepare, pretrain, probe, report, sample
+from ddae_jax.tasks import (
+    export,
+    import_weights,
+    prepare,
+    pretrain,
+    probe,
+    report,
+    sample,
+)
 
 TASKS = {
     "prepare": prepare,
+    "import": import_weights,
     "pretrain": pretrain,
     "sample": sample,
     "probe": probe,
     "report": report,
+    "export": export,
 }
 """Name on the command line -> module."""

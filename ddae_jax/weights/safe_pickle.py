@@ -2,32 +2,58 @@
 
 A pickle can name any function to be called while it is read. This reader knows only
 its own builders of arrays and bytes and refuses every other name, so a file can do no
-harm.
+harm. A reader of some kind of file may lend it more builders of inert values.
 """
 
 import io
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from ddae_jax.errors import UserError
 
 
-def safe_unpickle(content: bytes, where: str) -> object:
+def safe_unpickle(
+    content: bytes,
+    where: str,
+    builders: Mapping[tuple[str, str], object] | None = None,
+) -> object:
     """Unpickles numpy arrays and plain containers.
 
     Args:
       content: of the file.
       where: what errors call the file.
+      builders: (module, name) -> what stands for it, beside numpy's own; nothing that
+        it gives or does may depend on code in the file.
 
     Raises:
       UserError: the pickle asks for anything else, which is named, or is corrupt.
     """
+    return unpickle_next(io.BytesIO(content), where, builders)
+
+
+def unpickle_next(
+    stream: io.BytesIO,
+    where: str,
+    builders: Mapping[tuple[str, str], object] | None = None,
+    persistent_load: Callable[[object], object] | None = None,
+) -> object:
+    """`safe_unpickle` of one pickle in a stream, which is left behind its end.
+
+    Args:
+      persistent_load: what an object outside the pickle becomes; None refuses it.
+    """
+    reader = _Unpickler(stream, encoding="bytes")
+    reader.builders = builders or {}
+    if persistent_load is not None:
+        reader.persistent_load = persistent_load
     try:
-        return _Unpickler(io.BytesIO(content), encoding="bytes").load()
+        return reader.load()
     except _RefusedError as error:
         raise UserError(f"{where}: refused, the pickle asks for {error}") from error
+    except UserError:  # of a pickle inside this one
+        raise
     except Exception as error:  # a damaged pickle can raise anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{where}: corrupt or truncated pickle ({reason})") from error
@@ -38,8 +64,11 @@ class _RefusedError(Exception):
 
 
 class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Callable:
+    builders: Mapping[tuple[str, str], object]
+
+    def find_class(self, module: str, name: str) -> object:
         allowed = {
+            **self.builders,
             # numpy 1 and 2 spell the module of the same function differently.
             ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
             ("numpy._core.multiarray", "_reconstruct"): _reconstruct,

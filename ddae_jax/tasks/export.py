@@ -1,0 +1,124 @@
+"""Writes the EMA weights as a folder for a model hub: weights, config and card."""
+
+import json
+import pathlib
+
+import jax
+from absl import logging
+from ml_collections import ConfigDict
+
+from ddae_jax import parallel
+from ddae_jax.denoiser import Denoiser
+from ddae_jax.errors import UserError
+from ddae_jax.tasks import common
+from ddae_jax.weights import folder
+
+# Sections of the config that rebuild the denoiser and its sampler.
+SECTIONS = ("network", "process", "sampler", "dtype")
+
+_LOADING = """```python
+import ddae_jax
+model = ddae_jax.load("{folder}")
+images = ...  # uint8 or floats in [-1, 1], of shape [n, {shape}]
+features = model.features(images, tap="{tap}", noise_level={noise_level:.3g})
+samples = model.sample(16)
+```"""
+
+
+def run(config: ConfigDict, workdir: pathlib.Path) -> None:
+    """Writes model.safetensors, config.json, data.json and README.md.
+
+    Raises:
+      UserError: no checkpoint; config.export.path is not given, or has files that are
+        not of an earlier export.
+    """
+    workdir = pathlib.Path(workdir)
+    target = _target(config.export.path)
+    trained = common.restore_ema(config, workdir)
+    params = parallel.on_host(trained.params)
+    if jax.process_index() != 0:
+        return
+    target.mkdir(parents=True, exist_ok=True)
+    folder.write_parameters(target, params)
+    everything = config.to_dict()
+    common.write_json(target, "config.json", {key: everything[key] for key in SECTIONS})
+    data = common.read_json(workdir, "data.json") | {"step": trained.step}
+    common.write_json(target, "data.json", data)
+    card = _card(config, workdir, target, data, trained.denoiser)
+    (target / "README.md").write_text(card)
+    logging.info("exported step %d to %s", trained.step, target)
+
+
+def _target(given: str) -> pathlib.Path:
+    if not given:
+        raise UserError("config.export.path: name a folder for the weights")
+    target = pathlib.Path(given)
+    if target.exists() and not target.is_dir():
+        raise UserError(f"config.export.path: {given} is a file, not a folder")
+    if (
+        target.is_dir()
+        and any(target.iterdir())
+        and not (target / folder.FILE).exists()
+    ):
+        raise UserError(
+            f"config.export.path: {given} holds other files: name a new folder"
+        )
+    return target
+
+
+def _card(
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    target: pathlib.Path,
+    data: dict,
+    denoiser: Denoiser,
+) -> str:
+    """The model card, in Markdown, with the hub's header."""
+    count = denoiser.parameter_count(data["image_shape"])
+    shape = ", ".join(map(str, data["image_shape"]))
+    source = config["import"].path
+    images = data["train_images"]
+    rows = {
+        "network": config.network.name,
+        "process": config.process.name,
+        "parameters": f"{count:,}",
+        "images": " x ".join(map(str, data["image_shape"])),
+    }
+    if source:
+        rows["imported from"] = pathlib.Path(source).name
+    else:
+        rows["data"] = f"{data['name']}, {images:,} training images"
+    rows["optimiser steps"] = f"{data['step']:,}"
+    taps = list(denoiser.network.tap_paths())
+    tap, noise_level = taps[len(taps) // 2], 0.1
+    chosen = _measured(workdir, "probe.json", data["step"]).get("chosen") or {}
+    if chosen:
+        probe = common.read_json(workdir, "probe.json")
+        tap, noise_level = chosen["tap"], chosen["noise_level"]
+        rows["linear probe"] = (
+            f"{100 * chosen['test']:.2f} % on the test images of {probe['data']} (tap "
+            f"{tap}, noise level {noise_level:.3g}, chosen on held-out images)"
+        )
+    fid = _measured(workdir, "fid.json", data["step"]).get("fid")
+    if fid is not None:
+        rows["FID"] = f"{fid:.2f}"
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    loading = _LOADING.format(
+        folder=target.name, shape=shape, tap=tap, noise_level=noise_level
+    )
+    return (
+        "---\nlibrary_name: ddae_jax\ntags:\n- diffusion\n- self-supervised\n---\n\n"
+        f"# {config.name}\n\nA denoising diffusion autoencoder: it draws images, and "
+        "its intermediate activations are features.\nThe weights are the moving "
+        f"average of training.\n\n|  |  |\n|---|---|\n{table}\n\n{loading}\n\n"
+        f"Taps: {', '.join(taps)}.\n"
+    )
+
+
+def _measured(workdir: pathlib.Path, name: str, step: int) -> dict:
+    """What a task measured on the exported checkpoint, or nothing."""
+    try:
+        content = common.read_json(workdir, name)
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return content if content.get("step") == step else {}

@@ -1,0 +1,160 @@
+"""The published networks whose checkpoints can be read, by family."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+
+from ddae_jax.errors import UserError
+from ddae_jax.weights import dit, edm2, lightningdit, songunet, unet, uvit, vae
+from ddae_jax.weights.torch_layout import Entry
+
+State = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """How to read the checkpoints of one family.
+
+    Attributes:
+      signature: tensors that together no other family has.
+      names: network -> torch name -> place in our parameters.
+      network_from_state: (state, **arguments) -> network.
+      process: name of the process that its networks are trained under; None where the
+        tensors leave it open.
+      asks: arguments of `network_from_state` that no tensor shows.
+      needs: those of `asks` that have no usual value.
+      image_shape: state -> (height, width, channels), where the tensors show it.
+      clean: (state, network) -> state without what is no parameter.
+    """
+
+    signature: tuple[str, ...]
+    names: Callable[[nn.Module], dict[str, Entry]]
+    network_from_state: Callable[..., nn.Module]
+    process: str | None
+    asks: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    image_shape: Callable[[State], tuple[int, int, int]] | None = None
+    clean: Callable[[State, nn.Module], State] = lambda state, _: state
+
+
+def _songunet_image_shape(state):
+    network = songunet.network_from_state(state)
+    return network.resolution, network.resolution, network.image_channels
+
+
+FAMILIES = {
+    "unet": Family(
+        ("image_proj.weight", "time_emb.lin1.weight"),
+        unet.names,
+        unet.network_from_state,
+        process=None,
+        asks=("head_channels",),
+    ),
+    "edm2": Family(
+        ("image_proj.weight", "embedding.fourier.phases"),
+        edm2.names,
+        edm2.network_from_state,
+        process="edm",
+        asks=("weight_normalization", "head_channels"),
+        needs=("weight_normalization",),
+    ),
+    "songunet": Family(
+        ("model.map_layer0.weight", "model.map_layer1.weight"),
+        songunet.names,
+        songunet.network_from_state,
+        process="edm",
+        image_shape=_songunet_image_shape,
+        clean=songunet.without_filters,
+    ),
+    "uvit": Family(
+        ("patch_embed.proj.weight", "decoder_pred.weight"),
+        uvit.names,
+        uvit.network_from_state,
+        process="ddpm",
+        asks=("heads", "null_class"),
+        image_shape=uvit.image_shape,
+    ),
+    "lightningdit": Family(
+        ("x_embedder.proj.weight", "blocks.0.mlp.w12.weight"),
+        lightningdit.names,
+        lightningdit.network_from_state,
+        process="flow",
+        asks=("heads",),
+        image_shape=lightningdit.image_shape,
+        clean=lambda state, _: lightningdit.without_buffers(state),
+    ),
+    "dit": Family(
+        ("x_embedder.proj.weight", "blocks.0.mlp.fc1.weight"),
+        dit.names,
+        dit.network_from_state,
+        process="dit",
+        asks=("heads",),
+        image_shape=dit.image_shape,
+    ),
+    "vae": Family(
+        ("encoder.conv_in.weight", "decoder.conv_in.weight"),
+        vae.names,
+        vae.network_from_state,
+        process=None,
+        clean=lambda state, _: vae.current_names(state),
+    ),
+}
+"""Name -> family. All but "vae", the autoencoder of latents, are denoisers, and keys
+of models.NETWORKS too."""
+
+
+def detect(state: State) -> str:
+    """Returns the family whose signature is among the tensors.
+
+    Raises:
+      UserError: there is none.
+    """
+    for name, family in FAMILIES.items():
+        if all(tensor in state for tensor in family.signature):
+            return name
+    raise UserError(
+        f"the tensors ({', '.join(sorted(state)[:3])}, ...) show no known family: give "
+        f"family, one of {', '.join(FAMILIES)}"
+    )
+
+
+def network_of(name: str, state: State, arguments: Mapping[str, Any]) -> nn.Module:
+    """Infers the network of family `name` from its tensors.
+
+    Args:
+      arguments: what no tensor shows; None is not given.
+
+    Raises:
+      UserError: the tensors are of another family; an argument is needed and not
+        given, or given and of another family.
+    """
+    family = FAMILIES[name]
+    given = {key: value for key, value in arguments.items() if value is not None}
+    for key in given:
+        if key not in family.asks:
+            raise UserError(f"{key} is given, but {name} networks have no such field")
+    for key in family.needs:
+        if key not in given:
+            raise UserError(
+                f"no tensor of family {name} shows {key}: give {key}, True or False"
+            )
+    try:
+        return family.network_from_state(state, **given)
+    except UserError:
+        raise
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise UserError(
+            f"the tensors are not those of family {name}: {error}"
+        ) from error
+
+
+def fields(network: nn.Module, without: Sequence[str] = ()) -> dict[str, Any]:
+    """The fields that rebuild a network, without flax's own."""
+    return {
+        field.name: getattr(network, field.name)
+        for field in dataclasses.fields(network)
+        if field.init and field.name not in ("name", "parent", *without)
+    }

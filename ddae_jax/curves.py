@@ -71,7 +71,9 @@ def _draw(axis: Axes, records, name: str, label: str, colour: str) -> bool:
         return False
     axis.plot(steps, values, color=colour, alpha=0.3, linewidth=0.8)
     smooth = running_mean(values, max(1, len(values) // 30))
-    axis.plot(steps, smooth, color=colour, linewidth=1.6, label=label)
+    # A line through one point cannot be seen.
+    marker = "o" if len(steps) == 1 else None
+    axis.plot(steps, smooth, color=colour, linewidth=1.6, label=label, marker=marker)
     return True
 
 

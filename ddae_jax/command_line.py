@@ -181,9 +181,11 @@ def _keep_trained(
     """What `workdir` was trained with stays, and a contradiction is said."""
     if not (workdir / "checkpoints").is_dir():
         return config
+    # Of imported weights, no config tells the images that they were trained on.
+    trained = ("network.", "process.") if saved["import"].path else TRAINED
     new, old = config_lib.flatten(config), config_lib.flatten(saved)
     for field, value in old.items():
-        if field.startswith(TRAINED) and new.get(field) != value:
+        if field.startswith(trained) and new.get(field) != value:
             logging.warning(
                 "%s was trained with %s=%r: that is used, not %r",
                 workdir,
@@ -194,7 +196,7 @@ def _keep_trained(
     with config.unlocked():
         for section in ("network", "process"):
             config[section] = saved[section]
-        for field in TRAINED:
+        for field in trained:
             if not field.endswith("."):
                 section, key = field.split(".")
                 if saved[section][key] != config[section][key]:

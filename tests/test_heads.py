@@ -29,7 +29,12 @@ def train(inputs, labels, steps=5):
     state = optimizer.init(heads)
     for step in range(steps):
         heads, state, loss = linear.update(
-            optimizer, heads, state, inputs[step % len(inputs)], labels
+            optimizer,
+            heads,
+            state,
+            inputs[step % len(inputs)],
+            labels,
+            jnp.ones(len(labels)),
         )
     return heads, float(loss)
 

@@ -74,7 +74,10 @@ def test_the_converged_probe_chooses_on_held_out_images(workdir, caplog):
         report = run(config, workdir)
     assert report["step"] == 3 and report["seeds"] == [0, 1]
     counts = report["protocol"]
-    assert counts["train_images"] + counts["held_out_images"] == 600
+    assert counts["train_images"] == 600
+    assert counts["held_out_images"] == pytest.approx(
+        600 * config.probe.held_out, abs=10
+    )
     assert counts["test_images"] == 200
     cells = report["cells"]
     grid = [(cell["tap"], cell["time"]) for cell in cells]
@@ -135,14 +138,17 @@ def test_the_published_protocol_learns_and_streams_alike():
     train, test = digit_parts()
     protocol = AdamProbe(pixels, (0.0,), 10, 15, 64, 2e-2, flip=False, crop=0)
     mesh, key = parallel.make_mesh(), jax.random.key(0)
-    heads = protocol.fit({}, mesh, train, key, 0)
-    accuracy = protocol.accuracies(heads, {}, mesh, test, key)[0]["pixels"]
-    assert accuracy > 0.93
+    held_out = data_source.held_out_mask(train, 0.5, 0)
+    both = protocol.fit({}, mesh, train, held_out, key, 0)
+    half, whole = (
+        protocol.accuracies(heads, {}, mesh, test, key)[0]["pixels"] for heads in both
+    )
+    assert whole > half > 0.88 and whole > 0.93
     small = data_source.subset(train, np.arange(100))
     streamed = dataclasses.replace(small, images=None, reader=small.read)
     short = dataclasses.replace(protocol, epochs=1)
     ours, theirs = (
-        short.fit({}, mesh, source, key, 0)[0]["pixels"]["kernel"]
+        short.fit({}, mesh, source, held_out[:100], key, 0)[1][0]["pixels"]["kernel"]
         for source in (small, streamed)
     )
     np.testing.assert_array_equal(ours, theirs)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Bool, Int, UInt8
 
 from ddae_jax.data import images as image_ops
 from ddae_jax.errors import UserError
@@ -106,11 +106,22 @@ def subset(source: Source, indices: Int[np.ndarray, "count"] | Sequence[int]) ->
 def held_out(source: Source, fraction: float, seed: int) -> tuple[Source, Source]:
     """Splits a training source in two, for choices made without the test set.
 
+    Returns:
+      what remains for training, and the held-out part: those of `held_out_mask`.
+    """
+    chosen = held_out_mask(source, fraction, seed)
+    return subset(source, np.flatnonzero(~chosen)), subset(
+        source, np.flatnonzero(chosen)
+    )
+
+
+def held_out_mask(
+    source: Source, fraction: float, seed: int
+) -> Bool[np.ndarray, "count"]:
+    """Marks the images of a training source that are held out.
+
     The split is stratified: each class gives `fraction` of its images, rounded, and
     keeps at least one. It depends on the labels and `seed` alone.
-
-    Returns:
-      what remains for training, and the held-out part.
     """
     if not 0 < fraction < 1:
         raise UserError(f"held-out fraction is {fraction}, it must be between 0 and 1")
@@ -125,9 +136,7 @@ def held_out(source: Source, fraction: float, seed: int) -> tuple[Source, Source
             f"held-out fraction is {fraction}, which leaves none of the "
             f"{len(source)} images of {source.name}"
         )
-    return subset(source, np.flatnonzero(~chosen)), subset(
-        source, np.flatnonzero(chosen)
-    )
+    return chosen
 
 
 def _read_all(reader: Reader, count: int, shape: tuple[int, int, int]) -> np.ndarray:

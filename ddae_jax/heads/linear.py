@@ -28,18 +28,22 @@ def logits(head: dict[str, Array], features: Features) -> Float[Array, "batch cl
 
 
 def summed_loss(
-    heads: Heads, features: list[dict[str, Features]], labels: Int[Array, "batch"]
+    heads: Heads,
+    features: list[dict[str, Features]],
+    labels: Int[Array, "batch"],
+    weights: Float[Array, "batch"],
 ) -> Float[Array, ""]:
-    """Sum over the heads of their mean cross-entropies.
+    """Sum over the heads of their mean cross-entropies, weighted by example.
 
     A head's gradient is that of its own loss, and Adam works element by element: one
     step on the sum is one step of every head alone.
     """
 
     def loss(head, inputs):
-        return optax.softmax_cross_entropy_with_integer_labels(
+        losses = optax.softmax_cross_entropy_with_integer_labels(
             logits(head, inputs), labels
-        ).mean()
+        )
+        return (losses * weights).sum() / jnp.maximum(weights.sum(), 1)
 
     return sum(
         loss(at_time[name], inputs[name])
@@ -87,9 +91,13 @@ def update(
     opt_state: optax.OptState,
     inputs: list[dict[str, Features]],
     labels: Int[Array, "batch"],
+    weights: Float[Array, "batch"],
 ) -> tuple[Heads, optax.OptState, Float[Array, ""]]:
-    """One optimiser step of all heads. Returns them, the state and the summed loss."""
-    loss, gradient = jax.value_and_grad(summed_loss)(heads, inputs, labels)
+    """One optimiser step of all heads. Returns them, the state and the summed loss.
+
+    An example of weight 0 is not learned from.
+    """
+    loss, gradient = jax.value_and_grad(summed_loss)(heads, inputs, labels, weights)
     updates, opt_state = optimizer.update(gradient, opt_state)
     return optax.apply_updates(heads, updates), opt_state, loss
 

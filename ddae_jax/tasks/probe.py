@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from absl import logging
 from jax.sharding import Mesh
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Bool, PRNGKeyArray
 from ml_collections import ConfigDict
 
 from ddae_jax import parallel, plots
@@ -35,8 +35,9 @@ _PIXELS = Time(given=0.0, time=0.0, noise_level=0.0)  # the clean image
 def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     """Probes the checkpoint, and the baselines in the same way.
 
-    Heads are trained on the training set without its held-out part. The cell (tap,
-    time) is chosen on that part; the test set plays no role in it.
+    The cell (tap, time) is chosen by heads that were trained without the held-out part
+    of the training set, on that part; the test set plays no role in it. Heads trained
+    on the whole training set are what is tested.
 
     Writes probe.json (all figures), probe.txt (a table) and probe.png (test accuracy by
     tap and noise level) into `workdir`.
@@ -55,15 +56,15 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     train = _first(common.load_source(config, "train"), probe.train_count)
     test = _first(common.load_source(config, "test"), probe.test_count)
     check_sources(train, test, trained.image_shape)
-    splits = split_by_seed(config, train)
+    masks = masks_by_seed(config, train)
     paths = trained.denoiser.network.tap_paths()
     taps = tuple(tap for tap in paths if not probe.taps or tap in probe.taps)
 
     def measure(name: str, encode: Encode, params: dict, times: tuple[Time, ...]):
         logging.info("probe: %s", name)
         scores = [
-            score(config, encode, params, mesh, times, *parts, test, seed)
-            for seed, parts in splits.items()
+            score(config, encode, params, mesh, times, train, mask, test, seed)
+            for seed, mask in masks.items()
         ]
         return summarise(scores, times, len(test))
 
@@ -77,13 +78,13 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
             "untrained network", Encoder(blank.denoiser, taps), blank.params, times
         )
         baselines["pixels"] = measure("raw pixels", pixels, {}, (_PIXELS,))
-    rest, held_out = next(iter(splits.values()))
+    held_out_count = int(next(iter(masks.values())).sum())
     report = {
         "step": trained.step,
         "data": train.name,
         "class_count": len(train.class_names),
-        "protocol": protocol(config, len(rest), len(held_out), len(test)),
-        "seeds": list(splits),
+        "protocol": protocol(config, len(train), held_out_count, len(test)),
+        "seeds": list(masks),
         "seconds": round(clock.monotonic() - started, 1),
         **result,
         "baselines": baselines,
@@ -133,10 +134,10 @@ def check_sources(train: Source, test: Source, image_shape: tuple[int, ...]) -> 
         )
 
 
-def split_by_seed(
+def masks_by_seed(
     config: ConfigDict, train: Source
-) -> dict[int, tuple[Source, Source]]:
-    """Maps each seed to (what remains for training, what is held out).
+) -> dict[int, Bool[np.ndarray, "count"]]:
+    """Maps each seed to the mask of the training images that are held out.
 
     Raises:
       UserError: fewer images are held out than there are classes.
@@ -144,16 +145,16 @@ def split_by_seed(
     seeds = range(config.seed, config.seed + config.probe.seeds)
     share = config.probe.held_out
     try:
-        splits = {seed: data_source.held_out(train, share, seed) for seed in seeds}
+        masks = {seed: data_source.held_out_mask(train, share, seed) for seed in seeds}
     except UserError as error:
         raise UserError(f"config.probe.held_out: {error}") from error
-    count = len(splits[config.seed][1])
+    count = int(masks[config.seed].sum())
     if count < len(train.class_names):
         raise UserError(
             f"config.probe.held_out: {share} of {len(train)} images holds out {count}, "
             f"too few to choose by for {len(train.class_names)} classes"
         )
-    return splits
+    return masks
 
 
 def score(
@@ -162,27 +163,29 @@ def score(
     params: dict,
     mesh: Mesh,
     times: tuple[Time, ...],
-    rest: Source,
-    held_out: Source,
+    train: Source,
+    held_out: Bool[np.ndarray, "count"],
     test: Source,
     seed: int,
 ) -> Score:
-    """Trains all heads of one seed on `rest`, and tests them on both other parts."""
+    """Trains all heads of one seed; scores them on held-out and on test images."""
     method: Callable = {"adam": _adam, "logistic": _logistic}[config.probe.classifier]
     # 1 is training's.
     key = jax.random.fold_in(jax.random.key(seed), 2)
     points = tuple(time.time for time in times)
-    return method(config, encode, params, mesh, points, rest, held_out, test, seed, key)
+    return method(
+        config, encode, params, mesh, points, train, held_out, test, seed, key
+    )
 
 
 def _adam(
-    config, encode, params, mesh, times, rest, held_out, test, seed, key: PRNGKeyArray
+    config, encode, params, mesh, times, train, held_out, test, seed, key: PRNGKeyArray
 ) -> Score:
     probe = config.probe
     protocol = AdamProbe(
         encode,
         times,
-        len(rest.class_names),
+        len(train.class_names),
         probe.epochs,
         probe.batch_size,
         probe.learning_rate,
@@ -191,43 +194,47 @@ def _adam(
         config.data.threads,
     )
     fit_key, *keys = jax.random.split(key, 3)
-    heads = protocol.fit(params, mesh, rest, fit_key, seed)
+    both = protocol.fit(params, mesh, train, held_out, fit_key, seed)
+    sources = (data_source.subset(train, np.flatnonzero(held_out)), test)
     return Score(
         *(
             protocol.accuracies(heads, params, mesh, source, part_key)
-            for source, part_key in zip((held_out, test), keys, strict=True)
+            for heads, source, part_key in zip(both, sources, keys, strict=True)
         )
     )
 
 
 def _logistic(
-    config, encode, params, mesh, times, rest, held_out, test, seed, key: PRNGKeyArray
+    config, encode, params, mesh, times, train, held_out, test, seed, key: PRNGKeyArray
 ) -> Score:
     probe = config.probe
     features_of = functools.partial(
         encode_set, encode, params, mesh, times=times, batch_size=probe.batch_size
     )
-    parts = (rest, held_out, test)
-    keys = jax.random.split(key, len(parts))
-    features = [
-        features_of(source=source, key=part_key)
-        for source, part_key in zip(parts, keys, strict=True)
-    ]
-    accuracies = ([], [])
-    for i in range(len(times)):
-        for cells in accuracies:
-            cells.append({})
-        for name, inputs in features[0][i].items():
-            head = logistic.fit(inputs, rest.labels, len(rest.class_names), probe.l2)
-            if not head.converged:
-                logging.warning(
-                    "probe: %s stopped at gradient norm %.1e", name, head.gradient_norm
-                )
-            for cells, source, found in zip(
-                accuracies, parts[1:], features[1:], strict=True
-            ):
-                cells[i][name] = head.accuracy(found[i][name], source.labels)
-    return Score(*accuracies)
+    train_key, test_key = jax.random.split(key)
+    train_features = features_of(source=train, key=train_key)
+    test_features = features_of(source=test, key=test_key)
+
+    def fit(name, inputs, labels):
+        head = logistic.fit(inputs, labels, len(train.class_names), probe.l2)
+        if not head.converged:
+            logging.warning(
+                "probe: %s stopped at gradient norm %.1e", name, head.gradient_norm
+            )
+        return head
+
+    by_held_out, by_test = [], []
+    for at_time, test_at_time in zip(train_features, test_features, strict=True):
+        by_held_out.append({})
+        by_test.append({})
+        for name, inputs in at_time.items():
+            choosing = fit(name, inputs[~held_out], train.labels[~held_out])
+            by_held_out[-1][name] = choosing.accuracy(
+                inputs[held_out], train.labels[held_out]
+            )
+            final = fit(name, inputs, train.labels)
+            by_test[-1][name] = final.accuracy(test_at_time[name], test.labels)
+    return Score(by_held_out, by_test)
 
 
 def protocol(

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from absl import logging
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from ddae_jax import parallel
 from ddae_jax.data import augment, batches
@@ -51,9 +51,16 @@ class AdamProbe:
     threads: int = 8
 
     def fit(
-        self, params: dict, mesh: Mesh, source: Source, key: PRNGKeyArray, seed: int
-    ) -> linear.Heads:
-        """Trains the heads.
+        self,
+        params: dict,
+        mesh: Mesh,
+        source: Source,
+        held_out: Bool[np.ndarray, "count"],
+        key: PRNGKeyArray,
+        seed: int,
+    ) -> tuple[linear.Heads, linear.Heads]:
+        """Trains all heads twice, on the same features: without the held-out images,
+        to choose by, and with them.
 
         Augmentation and noise of an image come from `key` and its place in the endless
         order of `seed`.
@@ -80,11 +87,15 @@ class AdamProbe:
             shard_count=jax.process_count(),
             threads=self.threads if source.images is None else 0,
         )
-        heads, opt_state = None, None
+        # The second set of heads learns from every image.
+        masks = (~held_out, np.ones_like(held_out))
+        trained: list[list] | None = None
         for step in range(steps):
-            images, labels = (
+            images, labels, indices = next(stream)
+            weights = [mask[indices].astype(np.float32) for mask in masks]
+            images, labels, *weights = (
                 jax.make_array_from_process_local_data(sharding, part)
-                for part in next(stream)[:2]
+                for part in (images, labels, *weights)
             )
             start, stop = step * self.batch_size, (step + 1) * self.batch_size
             positions = parallel.place(np.arange(start, stop, dtype=np.int32), sharding)
@@ -92,11 +103,14 @@ class AdamProbe:
                 images, positions, draw_key, self.flip, self.crop
             )
             inputs = self._features(params, x0, noise)
-            if heads is None:
-                heads, opt_state = self._create(optimizer, mesh, inputs, init_key)
-            heads, opt_state, loss = linear.update(
-                optimizer, heads, opt_state, inputs, labels
-            )
+            if trained is None:
+                trained = [
+                    list(self._create(optimizer, mesh, inputs, init_key)) for _ in masks
+                ]
+            for i, (heads, opt_state) in enumerate(trained):
+                *trained[i], loss = linear.update(
+                    optimizer, heads, opt_state, inputs, labels, weights[i]
+                )
             if stop // count > start // count:
                 mean = float(loss) / sum(len(at_time) for at_time in inputs)
                 logging.info(
@@ -105,7 +119,8 @@ class AdamProbe:
                     self.epochs,
                     mean,
                 )
-        return heads
+        choosing, final = (heads for heads, _ in trained)
+        return choosing, final
 
     def accuracies(
         self,

@@ -151,6 +151,17 @@ def test_every_family_comes_in_and_goes_out(tmp_path, name, family, process, giv
         np.testing.assert_array_equal(array, expected[key], err_msg=key)
 
 
+def test_time_scale_of_uvit(tmp_path):
+    path, _ = golden_file(tmp_path, "uvit_small")
+    for given, expected in [({}, 999.0), ({"time_scale": 1.0}, 1.0)]:
+        config = import_config(path, heads=4, **given)
+        import_weights.run(config, tmp_path / f"w{expected}")
+        assert config.network.time_scale == expected
+    path, _ = golden_file(tmp_path, "dit_small")
+    with pytest.raises(UserError, match="time_scale is given"):
+        import_weights.run(import_config(path, heads=4, time_scale=1.0), tmp_path / "w")
+
+
 def test_autoencoder_is_written_beside(tmp_path):
     path, state = golden_file(tmp_path, "vae_small")
     import_weights.run(import_config(path), tmp_path / "w")
@@ -195,6 +206,13 @@ def test_wrong_family_and_changed_tensors_are_listed(tmp_path):
         import_weights.run(import_config(path, **given), tmp_path / "w")
     for part in ("missing: final.weight;", "surplus: final.weights", "norm.bias (31,)"):
         assert part in str(error.value)
+
+
+def test_imported_weights_are_probed_on_any_data(of_torch):
+    _, _, workdir = of_torch
+    words = [f"--workdir={workdir}", "--task=probe", "--config.data.name=cifar10"]
+    config = command_line.parse(["main", *words], main.define_flags, TASKS).config
+    assert (config.data.name, config.network.channels) == ("cifar10", 32)
 
 
 def test_no_second_import_into_a_workdir(tmp_path):

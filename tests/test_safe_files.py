@@ -8,7 +8,9 @@ import types
 import numpy as np
 import pytest
 
+from ddae_jax import config as config_lib
 from ddae_jax.errors import UserError
+from ddae_jax.tasks import common, import_weights
 from ddae_jax.weights import edm_pickle, folder, safe_pickle, torch_files
 from tests import golden_values
 
@@ -111,6 +113,16 @@ def test_edm_pickle_is_read_without_its_code(edm_file):
     assert found.state.keys() == state.keys()
     for name, array in found.state.items():
         np.testing.assert_array_equal(array, state[name], err_msg=name)
+
+
+def test_edm_pickle_imports_with_its_preconditioning(edm_file, tmp_path):
+    path, state = edm_file
+    config = config_lib.default()
+    config["import"].path = str(path)
+    import_weights.run(config, tmp_path / "w")
+    assert config.process.name == "edm" and config.process.sigma_data == 0.5
+    bias = common.restore_ema(config, tmp_path / "w").params["embedding"]["linear1"]
+    np.testing.assert_array_equal(bias["bias"], state["model.map_layer0.bias"])
 
 
 def test_truncated_and_alien_edm_pickles(edm_file, torch, tmp_path):

@@ -36,4 +36,5 @@ def get_config(variant: str = ""):
     if variant == "test":
         config_lib.shrink(config)
         config.probe.train_count = 400  # a few of each class
+        config.probe.batch_size = 50
     return config

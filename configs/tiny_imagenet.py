@@ -37,5 +37,4 @@ def get_config(variant: str = ""):
     config.probe.times = (3, 4, 5)
     if variant == "test":
         config_lib.shrink(config)
-        config.data.image_size = 16
     return config

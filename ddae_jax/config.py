@@ -132,10 +132,9 @@ def select(config: ConfigDict, section: str, name: str) -> None:
         raise UserError(unknown(f"config.{section}.name", name, known))
     with config.unlocked():
         config[section] = ConfigDict({"name": name} | options(known[name]))
-    if section == "process" and "sampler" in config:
-        samplers = samplers_of(name)
-        if config.sampler.name not in samplers:
-            select(config, "sampler", samplers[0])
+    sampler = config.get("sampler")
+    if section == "process" and sampler and sampler.name not in samplers_of(name):
+        select(config, "sampler", samplers_of(name)[0])
 
 
 def samplers_of(process: str) -> tuple[str, ...]:
@@ -184,21 +183,18 @@ def check_variant(name: str, given: str, known: Iterable[str]) -> None:
 def shrink(config: ConfigDict) -> None:
     """Turns a config into its `:test` variant, which takes seconds.
 
-    Every task takes the same path through the code: the network keeps its resampling
-    and attention, on two levels as narrow as its normalisation allows.
+    Every task takes the same path through the code, on images of 8x8. The network keeps
+    its resampling and attention, on two levels as narrow as its normalisation allows.
     """
-    network, train, sample, probe = (
-        config[section] for section in ("network", "train", "sample", "probe")
-    )
-    network.channels = 32
-    network.channel_multipliers = (1, 1)
-    network.attention = (False, True)
-    network.blocks = 1
+    network, train, probe = config.network, config.train, config.probe
+    config.data.image_size = 8
+    network.channels, network.channel_multipliers = 32, (1, 1)
+    network.attention, network.blocks = (False, True), 1
     config.sampler.steps = 4
     train.batch_size, train.steps, train.warmup_steps = 8, 4, 2
     train.log_every = train.checkpoint_every = 2
     train.keep_every, train.sample_every = min(train.keep_every, 2), 4
-    sample.count = sample.batch_size = sample.grid = 8
+    config.sample.count = config.sample.batch_size = config.sample.grid = 8
     probe.times = probe.times[:2]
     probe.noise_levels = probe.noise_levels[:2]
     probe.epochs, probe.batch_size, probe.seeds = 1, 16, min(probe.seeds, 2)

@@ -184,7 +184,8 @@ def test_a_later_task_uses_the_saved_config(trained):
     [
         ("network.channels=64", "network.channels", 32, 64),
         ("process.name=edm", "process.name", "'ddpm'", "'edm'"),
-        ("data.image_size=16", "data.image_size", None, 16),
+        ("data.image_size=16", "data.image_size", 8, 16),
+        ("data.channels=3", "data.channels", None, 3),
     ],
 )
 def test_a_contradiction_is_said_and_what_was_trained_is_used(

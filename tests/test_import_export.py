@@ -181,6 +181,7 @@ def test_what_no_tensor_shows_is_asked_for(tmp_path):
         ("uvit_small_cond", dict(heads=4), "give null_class"),
         ("dit_small", dict(heads=4, null_class=True), "null_class is given"),
         ("dit_small", dict(heads=4, image_size=64), "image_size is 64"),
+        ("dit_small", dict(heads=4, process="flow"), "predict the variance"),
         ("dit_small", dict(heads=4, family="resnet"), "config.import.family"),
     ]:
         path, _ = golden_file(tmp_path, name)

@@ -57,7 +57,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         state, facts = _read(path, section.weights)
         name = section.family or families.detect(state)
         network = _network(name, state, section, facts)
-        process = _process_name(name, section.process)
+        process = _process_name(name, network, section.process)
         image_shape = _image_shape(name, state, network, section.image_size)
         params = _params(name, state, network, image_shape)
     except UserError as error:
@@ -114,13 +114,18 @@ def _network(
     return network
 
 
-def _process_name(name: str, given: str) -> str | None:
+def _process_name(name: str, network: nn.Module, given: str) -> str | None:
     if name == "vae":
         return None
     process = given or families.FAMILIES[name].process
     if process is None:
         raise UserError(
             f"no tensor of family {name} shows the process: give process, ddpm or edm"
+        )
+    if getattr(network, "learned_variance", False) != (process == "dit"):
+        raise UserError(
+            f"process is {process}, but dit, and no other, is for networks that also "
+            "predict the variance (twice as many output channels as inputs)"
         )
     return process
 

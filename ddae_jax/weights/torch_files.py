@@ -1,6 +1,7 @@
 """PyTorch's checkpoint files: read safely, and the one state dict in them picked."""
 
 import argparse
+import gc
 import pathlib
 import re
 import zipfile
@@ -45,6 +46,7 @@ def read(path: str | pathlib.Path) -> object:
             reason = " ".join(str(error).split())[:160] or type(error).__name__
             message = f"corrupt or truncated, or no torch file ({reason})"
         raise UserError(f"{path}: {message}") from error
+    gc.collect()  # torch's reader leaves a cycle that would hold the file for long
     return _to_numpy(content, torch)
 
 

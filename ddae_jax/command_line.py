@@ -156,7 +156,8 @@ def _override(config: ConfigDict, words: Sequence[str]) -> ConfigDict:
     try:
         values(argv)
     except (flags.Error, TypeError, ValueError) as error:
-        raise UserError(str(error).split("\n")[0]) from error
+        message = str(error).split("\n")[0].replace(alias, keyword)
+        raise UserError(message) from error
     with config.unlocked():
         del config.import_
     for field in (word.removeprefix(f"{_CONFIG}.").split("=")[0] for word in words):

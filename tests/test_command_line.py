@@ -16,11 +16,17 @@ DIGITS = str(ROOT / "configs" / "digits.py")
 TINY = f"--config={DIGITS}:test"
 
 
-def run(*words, folder=ROOT):
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path_factory, monkeypatch):
+    """Default workdirs lie in the current folder: earlier runs must not be seen."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("empty"))
+
+
+def run(*words):
     """The real command line in a process of its own: (status, lines of stderr)."""
     process = subprocess.run(
         [sys.executable, "-m", "ddae_jax.main", *words],
-        cwd=folder,
+        cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,

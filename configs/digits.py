@@ -5,8 +5,8 @@
 The whole story: pre-train, sample, probe three times beside raw pixels and the network
 untrained, report.
 Hardware: two CPU cores, 2 GB. Expected time: under 6 minutes (aim).
-Expected result: 98 % test accuracy or more at the tap and time chosen on held-out
-training images (aim); raw pixels 97.8 % (measured).
+Expected result: 97.9 % test accuracy at the tap and time chosen on held-out
+training images (measured, RESULTS.md; 98 % is the aim); raw pixels 97.8 % (measured).
 Variant `test`: the same in seconds.
 """
 
@@ -19,15 +19,20 @@ def get_config(variant: str = ""):
     config.name, config.variant = "digits", variant
     config.data.name = "digits"
     config.network.image_channels = 1
-    config.network.channels = 32
+    config.network.channels = 64
     config.network.channel_multipliers = (1, 2)
     config.network.attention = (False, True)
     config.network.blocks = 1
-    config.train.steps = 1000
+    config.train.steps = 400
+    config.train.learning_rate = 1e-3
+    config.train.warmup_steps = 50
+    config.train.ema_decay = 0.999
+    config.train.checkpoint_every = 100
     config.train.flip = False  # a mirrored digit is another sign
     config.probe.classifier = "logistic"
     config.probe.flip = False
     config.probe.crop = 0
+    config.probe.l2 = 1e-4
     config.probe.held_out = 0.2
     config.probe.seeds = 3
     if variant == "test":

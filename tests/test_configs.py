@@ -52,9 +52,7 @@ def write_tiny_imagenet(folder):
 WRITERS = {
     "fashion_mnist": write_idx,
     "cifar10": lambda folder: test_data_cifar.write(folder, "cifar10", per_batch=12),
-    "cifar100": lambda folder: test_data_cifar.write(
-        folder, "cifar100", per_batch=400
-    ),
+    "cifar100": lambda folder: test_data_cifar.write(folder, "cifar100", per_batch=400),
     "tiny_imagenet": write_tiny_imagenet,
 }
 

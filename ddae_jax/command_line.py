@@ -12,6 +12,7 @@ from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from ddae_jax import config as config_lib
+from ddae_jax import config_checks
 from ddae_jax.errors import UserError
 
 # What a checkpoint was made with: a later task cannot change it.
@@ -127,7 +128,7 @@ def parse(argv: Sequence[str], define, tasks: Sequence[str]) -> Command:
     saved = saved or read_saved(workdir)
     if saved is not None:
         config = _keep_trained(config, saved, workdir)
-    config_lib.validate(config, tasks)
+    config_checks.validate(config, tasks)
     return Command(config, workdir, values)
 
 

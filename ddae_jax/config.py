@@ -1,4 +1,4 @@
-"""Every field of a config, with its default; and the checks on their values.
+"""Every field of a config, with its default.
 
 A config is an ml_collections.ConfigDict. It is read by `main` and `tasks` alone; the
 floors below take plain arguments.
@@ -14,8 +14,7 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
-from ddae_jax import config_weights
-from ddae_jax.data.sources import SOURCES
+from ddae_jax import config_evaluation, config_weights
 from ddae_jax.diffusion import PROCESSES, SAMPLERS
 from ddae_jax.errors import UserError
 from ddae_jax.models import NETWORKS
@@ -106,6 +105,8 @@ def default(
     probe.test_count = 0
     probe.baselines = True  # also probe raw pixels and the network untrained
 
+    for name, section in config_evaluation.SECTIONS.items():
+        config[name] = section()
     config["import"] = config_weights.import_section()
     config.export = config_weights.export_section()
     config.lock()
@@ -199,6 +200,7 @@ def shrink(config: ConfigDict) -> None:
     probe.noise_levels = probe.noise_levels[:2]
     probe.epochs, probe.batch_size, probe.seeds = 1, 16, min(probe.seeds, 2)
     probe.train_count, probe.test_count, probe.held_out = 64, 32, 0.5
+    config_evaluation.shrink(config)
 
 
 def flatten(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
@@ -210,117 +212,6 @@ def flatten(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
-
-
-_POSITIVE = (
-    "train.batch_size",
-    "train.learning_rate",
-    "train.clip_norm",
-    "train.adam_epsilon",
-    "train.steps_per_dispatch",
-    "train.log_every",
-    "train.checkpoint_every",
-    "train.keep_latest",
-    "mesh.fsdp",
-    "sample.count",
-    "sample.batch_size",
-    "probe.epochs",
-    "probe.batch_size",
-    "probe.learning_rate",
-    "probe.seeds",
-)
-_NOT_NEGATIVE = (
-    "seed",
-    "data.resident_bytes",
-    "data.threads",
-    "train.steps",
-    "train.warmup_steps",
-    "train.sample_every",
-    "train.keep_every",
-    "sample.grid",
-    "probe.crop",
-    "probe.l2",
-    "probe.train_count",
-    "probe.test_count",
-)
-_SHARES = (
-    "network.dropout",
-    "train.adam_b1",
-    "train.adam_b2",
-    "train.ema_decay",
-    "train.augment_probability",
-    "train.label_dropout",
-)
-_CHOICES = {
-    "dtype": ("float32", "bfloat16"),
-    "probe.classifier": ("adam", "logistic"),
-}
-
-
-def validate(config: ConfigDict, tasks: Iterable[str]) -> None:
-    """Checks values that no type shows.
-
-    Args:
-      config: as `default` makes it.
-      tasks: the names of the tasks that exist.
-
-    Raises:
-      UserError: names the field, what was given and what is possible.
-    """
-    tasks = tuple(tasks)
-    flat = flatten(config)
-    if not config.tasks:
-        raise UserError(f"config.tasks: empty; known: {', '.join(tasks)}")
-    for task in config.tasks:
-        if task not in tasks:
-            raise UserError(unknown("task", task, tasks))
-    if config.data.name not in SOURCES and not config.data.name.startswith("tfds:"):
-        known = (*SOURCES, "tfds:NAME")
-        raise UserError(unknown("config.data.name", config.data.name, known))
-    checks = [
-        (_POSITIVE, "positive", lambda value: value > 0),
-        (_NOT_NEGATIVE, "0 or more", lambda value: value >= 0),
-        (_SHARES, "in [0, 1]", lambda value: 0 <= value <= 1),
-        (("probe.held_out",), "in (0, 1)", lambda value: 0 < value < 1),
-    ]
-    for fields, wanted, holds in checks:
-        for field in fields:
-            if field in flat and not holds(flat[field]):
-                raise UserError(f"config.{field}: {flat[field]} is not {wanted}")
-    for field, choices in _CHOICES.items():
-        if flat[field] not in choices:
-            raise UserError(unknown(f"config.{field}", flat[field], choices))
-    process(config)
-    samplers = samplers_of(config.process.name)
-    if config.sampler.name not in samplers:
-        raise UserError(unknown("config.sampler.name", config.sampler.name, samplers))
-    levels, attention = (
-        len(flat.get(f"network.{field}", ()))
-        for field in ("channel_multipliers", "attention")
-    )
-    if attention and attention != levels:
-        raise UserError(
-            f"config.network.attention: {attention} values for {levels} levels "
-            "(config.network.channel_multipliers)"
-        )
-    known_taps = network(config).tap_paths()
-    for tap in config.probe.taps:
-        if tap not in known_taps:
-            raise UserError(unknown("config.probe.taps", tap, known_taps))
-    if not config.probe.times and not config.probe.noise_levels:
-        raise UserError("config.probe.times: empty, and so is probe.noise_levels")
-    for field in ("times", "noise_levels"):
-        for value in config.probe[field]:
-            if not isinstance(value, int | float) or not value >= 0:
-                raise UserError(f"config.probe.{field}: {value!r} is not 0 or more")
-    if 0 in config.probe.noise_levels:
-        raise UserError("config.probe.noise_levels: 0 is not positive")
-    augment = getattr(config.network, "augment_channels", 0)
-    if config.train.augment_probability > 0 and augment != 9:
-        raise UserError(
-            "config.train.augment_probability: the EDM augmentation needs a network "
-            f"with augment_channels=9, this one has {augment}"
-        )
 
 
 def network(config: ConfigDict):

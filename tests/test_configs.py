@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from ddae_jax import command_line, main
+from ddae_jax import command_line, config_checks, main
 from ddae_jax import config as config_lib
 from ddae_jax.denoiser import Denoiser
 from ddae_jax.errors import UserError
@@ -102,7 +102,7 @@ def test_config_is_documented_locked_and_valid(name):
         assert word in text
     config = load(name)
     assert config.name == name and config.is_locked
-    config_lib.validate(config, TASKS)
+    config_checks.validate(config, TASKS)
     with pytest.raises(UserError, match=r"unknown 'tset'.*Did you mean '\w*test'"):
         load(f"{name}:tset")
 

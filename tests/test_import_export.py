@@ -8,7 +8,7 @@ import pytest
 import safetensors.numpy
 
 import ddae_jax
-from ddae_jax import command_line, main
+from ddae_jax import command_line, config_checks, main
 from ddae_jax import config as config_lib
 from ddae_jax.errors import UserError
 from ddae_jax.tasks import TASKS, common, export, import_weights
@@ -137,7 +137,7 @@ def test_every_family_comes_in_and_goes_out(tmp_path, name, family, process, giv
     import_weights.run(config, tmp_path / "w")
     saved = command_line.read_saved(tmp_path / "w")
     assert (saved.network.name, saved.process.name) == (family, process)
-    config_lib.validate(saved, TASKS)
+    config_checks.validate(saved, TASKS)
     for time in saved.probe.times:
         config_lib.process(saved).official_time(time)
     trained = common.restore_ema(saved, tmp_path / "w")

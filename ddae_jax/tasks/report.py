@@ -16,11 +16,23 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from ddae_jax import curves, log, report
+from ddae_jax.tasks import outcome
 
 FILE = "report.html"
 # Grids of samples over training that the page shows, evenly chosen.
 GRIDS_SHOWN = 4
 _PACKAGES = ("ddae_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+# The tasks that write through tasks/outcome.py, in the order of the page.
+EVALUATIONS = (
+    "fid",
+    "finetune",
+    "noisy_classifier",
+    "contrastive",
+    "track",
+    "dense",
+    "predict",
+)
 
 Section = Callable[[pathlib.Path, ConfigDict], str | None]
 
@@ -256,6 +268,12 @@ def versions(workdir: pathlib.Path, config: ConfigDict) -> str:
     return report.section("Versions", report.definitions(facts))
 
 
+def evaluations(workdir: pathlib.Path, config: ConfigDict) -> str | None:
+    """What each evaluation task left."""
+    found = [outcome.section(workdir, name) for name in EVALUATIONS]
+    return "\n".join(part for part in found if part) or None
+
+
 SECTIONS: tuple[Section, ...] = (
     headline,
     training,
@@ -263,6 +281,7 @@ SECTIONS: tuple[Section, ...] = (
     probe_figures,
     comparison,
     probe_cells,
+    evaluations,
     configuration,
     versions,
 )

@@ -1,0 +1,121 @@
+"""The checks on the values of a config that no type shows."""
+
+from collections.abc import Iterable
+
+from ml_collections import ConfigDict
+
+from ddae_jax import config as config_lib
+from ddae_jax.data.sources import SOURCES
+from ddae_jax.errors import UserError
+
+_POSITIVE = (
+    "train.batch_size",
+    "train.learning_rate",
+    "train.clip_norm",
+    "train.adam_epsilon",
+    "train.steps_per_dispatch",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.keep_latest",
+    "mesh.fsdp",
+    "sample.count",
+    "sample.batch_size",
+    "probe.epochs",
+    "probe.batch_size",
+    "probe.learning_rate",
+    "probe.seeds",
+)
+_NOT_NEGATIVE = (
+    "seed",
+    "data.resident_bytes",
+    "data.threads",
+    "train.steps",
+    "train.warmup_steps",
+    "train.sample_every",
+    "train.keep_every",
+    "sample.grid",
+    "probe.crop",
+    "probe.l2",
+    "probe.train_count",
+    "probe.test_count",
+)
+_SHARES = (
+    "network.dropout",
+    "train.adam_b1",
+    "train.adam_b2",
+    "train.ema_decay",
+    "train.augment_probability",
+    "train.label_dropout",
+)
+_CHOICES = {
+    "dtype": ("float32", "bfloat16"),
+    "probe.classifier": ("adam", "logistic"),
+}
+
+
+def validate(config: ConfigDict, tasks: Iterable[str]) -> None:
+    """Checks values that no type shows.
+
+    Args:
+      config: as `default` makes it.
+      tasks: the names of the tasks that exist.
+
+    Raises:
+      UserError: names the field, what was given and what is possible.
+    """
+    tasks = tuple(tasks)
+    flat = config_lib.flatten(config)
+    if not config.tasks:
+        raise UserError(f"config.tasks: empty; known: {', '.join(tasks)}")
+    for task in config.tasks:
+        if task not in tasks:
+            raise UserError(config_lib.unknown("task", task, tasks))
+    if config.data.name not in SOURCES and not config.data.name.startswith("tfds:"):
+        known = (*SOURCES, "tfds:NAME")
+        raise UserError(config_lib.unknown("config.data.name", config.data.name, known))
+    checks = [
+        (_POSITIVE, "positive", lambda value: value > 0),
+        (_NOT_NEGATIVE, "0 or more", lambda value: value >= 0),
+        (_SHARES, "in [0, 1]", lambda value: 0 <= value <= 1),
+        (("probe.held_out",), "in (0, 1)", lambda value: 0 < value < 1),
+    ]
+    for fields, wanted, holds in checks:
+        for field in fields:
+            if field in flat and not holds(flat[field]):
+                raise UserError(f"config.{field}: {flat[field]} is not {wanted}")
+    for field, choices in _CHOICES.items():
+        if flat[field] not in choices:
+            raise UserError(config_lib.unknown(f"config.{field}", flat[field], choices))
+    config_lib.process(config)
+    samplers = config_lib.samplers_of(config.process.name)
+    if config.sampler.name not in samplers:
+        raise UserError(
+            config_lib.unknown("config.sampler.name", config.sampler.name, samplers)
+        )
+    levels, attention = (
+        len(flat.get(f"network.{field}", ()))
+        for field in ("channel_multipliers", "attention")
+    )
+    if attention and attention != levels:
+        raise UserError(
+            f"config.network.attention: {attention} values for {levels} levels "
+            "(config.network.channel_multipliers)"
+        )
+    known_taps = config_lib.network(config).tap_paths()
+    for tap in config.probe.taps:
+        if tap not in known_taps:
+            raise UserError(config_lib.unknown("config.probe.taps", tap, known_taps))
+    if not config.probe.times and not config.probe.noise_levels:
+        raise UserError("config.probe.times: empty, and so is probe.noise_levels")
+    for field in ("times", "noise_levels"):
+        for value in config.probe[field]:
+            if not isinstance(value, int | float) or not value >= 0:
+                raise UserError(f"config.probe.{field}: {value!r} is not 0 or more")
+    if 0 in config.probe.noise_levels:
+        raise UserError("config.probe.noise_levels: 0 is not positive")
+    augment = getattr(config.network, "augment_channels", 0)
+    if config.train.augment_probability > 0 and augment != 9:
+        raise UserError(
+            "config.train.augment_probability: the EDM augmentation needs a network "
+            f"with augment_channels=9, this one has {augment}"
+        )

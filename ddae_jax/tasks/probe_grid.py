@@ -28,19 +28,24 @@ class Time:
     noise_level: float
 
 
-def resolve_times(probe: ConfigDict, process: Process) -> tuple[Time, ...]:
-    """Reads config.probe.noise_levels, or, where that is empty, config.probe.times.
+def resolve_times(
+    settings: ConfigDict, process: Process, section: str = "probe"
+) -> tuple[Time, ...]:
+    """Reads `settings.noise_levels`, or, where that is empty, `settings.times`.
+
+    Args:
+      section: of the config that `settings` is; errors name its fields.
 
     Raises:
       UserError: a time that the process does not have or that its network cannot take
         (EDM's 0: ln 0), a noise level out of reach, or one time twice.
     """
-    if probe.noise_levels:
-        field = "config.probe.noise_levels"
-        times = [_at_level(process, level) for level in probe.noise_levels]
+    if settings.noise_levels:
+        field = f"config.{section}.noise_levels"
+        times = [_at_level(process, level, field) for level in settings.noise_levels]
     else:
-        field = "config.probe.times"
-        times = [_official(process, index) for index in probe.times]
+        field = f"config.{section}.times"
+        times = [_official(process, index, field) for index in settings.times]
     seen = {}
     for time in times:
         if time.time in seen:
@@ -52,30 +57,30 @@ def resolve_times(probe: ConfigDict, process: Process) -> tuple[Time, ...]:
     return tuple(times)
 
 
-def _official(process: Process, index: float) -> Time:
+def _official(process: Process, index: float, field: str) -> Time:
     try:
         time = process.official_time(index)
     except UserError as error:
-        raise UserError(f"config.probe.times: {error}") from error
+        raise UserError(f"{field}: {error}") from error
     level = float(process.noise_level(jnp.array([time], jnp.float32))[0])
     blank = jnp.zeros((1, 1, 1, 1))
     network_time = process.network_inputs(blank, jnp.array([time], jnp.float32))[1]
     if not math.isfinite(level) or not math.isfinite(float(network_time[0])):
         raise UserError(
-            f"config.probe.times: {index} has noise level {level:g}, at which the "
-            "network cannot be evaluated"
+            f"{field}: {index} has noise level {level:g}, at which the network cannot "
+            "be evaluated"
         )
     return Time(index, time, level)
 
 
-def _at_level(process: Process, level: float) -> Time:
+def _at_level(process: Process, level: float, field: str) -> Time:
     time = process.time_at(jnp.array([level], jnp.float32))
     reached = float(process.noise_level(time)[0])
     # Neighbouring times of DDPM differ by a factor of 1.6 at most.
     if not 2 / 3 < reached / level < 1.5:
         raise UserError(
-            f"config.probe.noise_levels: {level:g} is out of the process's range; the "
-            f"nearest is {reached:.3g}"
+            f"{field}: {level:g} is out of the process's range; the nearest is "
+            f"{reached:.3g}"
         )
     return Time(level, float(time[0]), reached)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -86,11 +87,11 @@ def restore(checkpoints, step: int, shapes: Any, shardings: Any) -> Any:
         raise UserError(f"checkpoint {where} cannot be read: {first}") from error
 
 
-def choose_step(workdir: str | pathlib.Path, step: int = -1) -> int:
-    """Returns the checkpoint to read: `step`, or the latest where it is -1.
+def saved_steps(workdir: str | pathlib.Path) -> list[int]:
+    """Returns the steps of all checkpoints, ascending.
 
     Raises:
-      UserError: there is none, or not that one.
+      UserError: there is none.
     """
     folder = pathlib.Path(workdir) / "checkpoints"
     steps = []
@@ -99,11 +100,36 @@ def choose_step(workdir: str | pathlib.Path, step: int = -1) -> int:
             steps = sorted(checkpoints.all_steps())
     if not steps:
         raise UserError(f"{folder}: no checkpoint; run --task=pretrain first")
+    return steps
+
+
+def choose_step(workdir: str | pathlib.Path, step: int = -1) -> int:
+    """Returns the checkpoint to read: `step`, or the latest where it is -1.
+
+    Raises:
+      UserError: there is none, or not that one.
+    """
+    steps = saved_steps(workdir)
     if step == -1:
         return steps[-1]
-    if step not in steps:
-        known = ", ".join(map(str, steps))
-        raise UserError(
-            f"config.checkpoint.step: no {step} in {folder}; known: {known}"
-        )
-    return step
+    return choose_steps(workdir, (step,), "config.checkpoint.step")[0]
+
+
+def choose_steps(
+    workdir: str | pathlib.Path, steps: Sequence[int], field: str
+) -> list[int]:
+    """Returns `steps`, or those of all checkpoints where it is empty, ascending.
+
+    Args:
+      field: what errors call `steps`.
+
+    Raises:
+      UserError: there is no checkpoint, or not one of those.
+    """
+    saved = saved_steps(workdir)
+    for step in steps:
+        if step not in saved:
+            known = ", ".join(map(str, saved))
+            folder = pathlib.Path(workdir) / "checkpoints"
+            raise UserError(f"{field}: no {step} in {folder}; known: {known}")
+    return sorted(steps) if steps else saved

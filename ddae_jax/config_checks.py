@@ -24,6 +24,8 @@ _POSITIVE = (
     "probe.batch_size",
     "probe.learning_rate",
     "probe.seeds",
+    "contrastive.batch_size",
+    "contrastive.forward_batch_size",
 )
 _NOT_NEGATIVE = (
     "seed",
@@ -38,6 +40,7 @@ _NOT_NEGATIVE = (
     "probe.l2",
     "probe.train_count",
     "probe.test_count",
+    "contrastive.count",
 )
 _SHARES = (
     "network.dropout",
@@ -101,21 +104,40 @@ def validate(config: ConfigDict, tasks: Iterable[str]) -> None:
             f"config.network.attention: {attention} values for {levels} levels "
             "(config.network.channel_multipliers)"
         )
-    known_taps = config_lib.network(config).tap_paths()
-    for tap in config.probe.taps:
-        if tap not in known_taps:
-            raise UserError(config_lib.unknown("config.probe.taps", tap, known_taps))
-    if not config.probe.times and not config.probe.noise_levels:
-        raise UserError("config.probe.times: empty, and so is probe.noise_levels")
-    for field in ("times", "noise_levels"):
-        for value in config.probe[field]:
-            if not isinstance(value, int | float) or not value >= 0:
-                raise UserError(f"config.probe.{field}: {value!r} is not 0 or more")
-    if 0 in config.probe.noise_levels:
-        raise UserError("config.probe.noise_levels: 0 is not positive")
+    _check_taps_and_times(config)
     augment = getattr(config.network, "augment_channels", 0)
     if config.train.augment_probability > 0 and augment != 9:
         raise UserError(
             "config.train.augment_probability: the EDM augmentation needs a network "
             f"with augment_channels=9, this one has {augment}"
         )
+
+
+def _check_taps_and_times(config: ConfigDict) -> None:
+    """In every section that names taps and times."""
+    known = config_lib.network(config).tap_paths()
+    for name, section in config.items():
+        if not isinstance(section, ConfigDict):
+            continue
+        taps = section.get("taps", ())
+        taps += (section.tap,) if section.get("tap") else ()
+        for tap in taps:
+            if tap not in known:
+                field = "taps" if "taps" in section else "tap"
+                raise UserError(
+                    config_lib.unknown(f"config.{name}.{field}", tap, known)
+                )
+        if "times" not in section:
+            continue
+        if not section.times and not section.noise_levels:
+            raise UserError(
+                f"config.{name}.times: empty, and so is {name}.noise_levels"
+            )
+        for field in ("times", "noise_levels"):
+            for value in section[field]:
+                if not isinstance(value, int | float) or not value >= 0:
+                    raise UserError(
+                        f"config.{name}.{field}: {value!r} is not 0 or more"
+                    )
+        if 0 in section.noise_levels:
+            raise UserError(f"config.{name}.noise_levels: 0 is not positive")

@@ -5,6 +5,7 @@ Figures are made without pyplot, so nothing global is touched and no display is 
 
 from collections.abc import Mapping, Sequence
 
+import matplotlib
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
@@ -37,6 +38,11 @@ def new_figure(panels: int = 1, height: float = 2.9) -> tuple[Figure, list[Axes]
 def legend(axis: Axes) -> None:
     """Adds a legend in the figure's ink."""
     axis.legend(frameon=False, labelcolor=INK, fontsize=8)
+
+
+def shade(position: int, count: int) -> tuple[float, float, float, float]:
+    """Colour of line `position` of `count` that have an order, such as taps."""
+    return matplotlib.colormaps["viridis"](0.95 * position / max(count - 1, 1))
 
 
 def series(

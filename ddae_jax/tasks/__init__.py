@@ -1,6 +1,7 @@
 """The jobs of the command line, each with `run(config, workdir)`."""
 
 from ddae_jax.tasks import (
+    contrastive,
     export,
     import_weights,
     prepare,
@@ -16,6 +17,7 @@ TASKS = {
     "pretrain": pretrain,
     "sample": sample,
     "probe": probe,
+    "contrastive": contrastive,
     "report": report,
     "export": export,
 }

@@ -98,13 +98,16 @@ def image_shape(workdir: str | pathlib.Path) -> tuple[int, int, int]:
     return tuple(read_json(workdir, "data.json")["image_shape"])
 
 
-def restore_ema(config: ConfigDict, workdir: str | pathlib.Path) -> Trained:
-    """Reads the EMA weights of config.checkpoint.step.
+def restore_ema(
+    config: ConfigDict, workdir: str | pathlib.Path, step: int | None = None
+) -> Trained:
+    """Reads the EMA weights of `step`; None is config.checkpoint.step.
 
     Raises:
       UserError: there is no such checkpoint.
     """
-    step = checkpoint.choose_step(workdir, config.checkpoint.step)
+    wanted = config.checkpoint.step if step is None else step
+    step = checkpoint.choose_step(workdir, wanted)
     recipe = train_step(config, read_json(workdir, "data.json")["class_count"])
     mesh = parallel.make_mesh(config.mesh.fsdp)
     shape = image_shape(workdir)

@@ -1,0 +1,183 @@
+"""Alignment and uniformity of every tap, over the checkpoints of a workdir."""
+
+import dataclasses
+import pathlib
+import time as clock
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+from absl import logging
+from matplotlib.figure import Figure
+from ml_collections import ConfigDict
+
+from ddae_jax import checkpoint, curves, log, parallel
+from ddae_jax.data import batches
+from ddae_jax.data import source as data_source
+from ddae_jax.errors import UserError
+from ddae_jax.features import Encoder, encode_set
+from ddae_jax.metrics.contrastive import alignment_and_uniformity
+from ddae_jax.tasks import common, outcome
+from ddae_jax.tasks.probe_grid import Time, resolve_times
+
+_METRICS = ("alignment", "uniformity")
+
+
+def run(config: ConfigDict, workdir: pathlib.Path) -> None:
+    """Compares the features of training images under two draws of noise.
+
+    Images are not augmented. Uniformity depends on config.contrastive.batch_size, the
+    images of which all pairs are taken: DDAE's figures are for 128 a GPU.
+
+    Writes contrastive.json (every tap, time and step), contrastive.txt and
+    contrastive.png.
+
+    Raises:
+      UserError: no checkpoint, or not the named ones; an unknown tap; a time that the
+        process does not have; too few images.
+    """
+    started = clock.monotonic()
+    settings = config.contrastive
+    steps = checkpoint.choose_steps(workdir, settings.steps, "config.contrastive.steps")
+    train = common.load_source(config, "train")
+    count = min(settings.count or len(train), len(train))
+    if count < 2:
+        raise UserError(f"config.contrastive.count: {count} image has no pairs")
+    # Image folders are in the order of their classes: batches shall mix them.
+    shuffled = batches.Order(config.seed, len(train)).indices(np.arange(count))
+    train = data_source.subset(train, shuffled)
+    progress = log.Progress("contrastive", len(steps))
+    cells = []
+    for done, step in enumerate(steps, 1):
+        cells += measure(config, workdir, step, train)
+        progress.report(done, f"step {step}")
+    progress.close()
+    last = [cell for cell in cells if cell["step"] == steps[-1]]
+    outcome.write(
+        workdir,
+        "contrastive",
+        outcome.Outcome(
+            title="Alignment and uniformity",
+            summary=_summary(last),
+            facts={"step": steps[-1], "steps": steps, "cells": cells},
+            protocol={
+                "data": f"{train.name}, training images without augmentation",
+                "images": count,
+                "batch_size": settings.batch_size,
+                "views": "two draws of noise; features pooled and of length 1",
+                "weights": "EMA",
+                "seed": config.seed,
+                "seconds": round(clock.monotonic() - started, 1),
+            },
+            headers=("tap", "noise level", *_METRICS),
+            rows=[
+                (cell["tap"], cell["noise_level"], *(cell[name] for name in _METRICS))
+                for cell in last
+            ],
+            pictures=_pictures(cells, steps),
+            note="Lower is better in both. Uniformity depends on the batch size.",
+        ),
+    )
+
+
+def measure(
+    config: ConfigDict, workdir: pathlib.Path, step: int, train: data_source.Source
+) -> list[dict]:
+    """Both metrics of every tap and time at one checkpoint."""
+    settings = config.contrastive
+    trained = common.restore_ema(config, workdir, step)
+    parallel.check_batch_size(
+        "config.contrastive.forward_batch_size",
+        settings.forward_batch_size,
+        trained.mesh,
+    )
+    if tuple(train.image_shape) != trained.image_shape:
+        raise UserError(
+            f"config.data: images of {train.name} are {train.image_shape}, the "
+            f"checkpoint was trained on {trained.image_shape}"
+        )
+    times = resolve_times(settings, trained.denoiser.process, "contrastive")
+    paths = trained.denoiser.network.tap_paths()
+    taps = tuple(tap for tap in paths if not settings.taps or tap in settings.taps)
+    logging.info("contrastive: step %d, %d taps, %d times", step, len(taps), len(times))
+    # 1 is training's, 2 the probe's and the samples'.
+    key = jax.random.fold_in(jax.random.key(config.seed), 3)
+    views = [
+        encode_set(
+            Encoder(trained.denoiser, taps),
+            trained.params,
+            trained.mesh,
+            train,
+            [time.time for time in times],
+            view_key,
+            settings.forward_batch_size,
+        )
+        for view_key in jax.random.split(key)
+    ]
+    return [
+        _cell(step, tap, time, x[tap], y[tap], settings.batch_size)
+        for time, x, y in zip(times, *views, strict=True)
+        for tap in taps
+    ]
+
+
+def _cell(step: int, tap: str, time: Time, x, y, batch_size: int) -> dict:
+    found = alignment_and_uniformity(x, y, batch_size=batch_size)
+    return {"step": step, "tap": tap, **dataclasses.asdict(time)} | {
+        name: getattr(found, name) for name in _METRICS
+    }
+
+
+def _summary(cells: Sequence[Mapping]) -> str:
+    best = min(cells, key=lambda cell: cell["alignment"] + cell["uniformity"])
+    return (
+        f"step {best['step']}: lowest sum at {best['tap']}, noise level "
+        f"{best['noise_level']:.3g}: alignment {best['alignment']:.4g}, uniformity "
+        f"{best['uniformity']:.4g}"
+    )
+
+
+def _pictures(cells: Sequence[Mapping], steps: Sequence[int]) -> list[outcome.Picture]:
+    levels = list(dict.fromkeys(cell["noise_level"] for cell in cells))
+    pictures = []
+    for level in levels:
+        at_level = [cell for cell in cells if cell["noise_level"] == level]
+        where = f"at noise level {level:.3g}"
+        if len(steps) > 1:
+            figure = _over_steps(at_level)
+            caption = f"Alignment and uniformity over training {where}"
+        else:
+            figure = _over_taps(at_level)
+            caption = f"Alignment and uniformity by tap {where}, step {steps[0]}"
+        pictures.append(outcome.Picture(caption, figure))
+    return pictures
+
+
+def _over_steps(cells: Sequence[Mapping]) -> Figure:
+    """A line for each tap, from shallow (dark) to deep (bright)."""
+    figure, axes = curves.new_figure(panels=2)
+    taps = list(dict.fromkeys(cell["tap"] for cell in cells))
+    for axis, name in zip(axes, _METRICS, strict=True):
+        for position, tap in enumerate(taps):
+            points = [(c["step"], c[name]) for c in cells if c["tap"] == tap]
+            axis.plot(
+                *zip(*points, strict=True),
+                "o-",
+                markersize=3,
+                color=curves.shade(position, len(taps)),
+                label=tap,
+            )
+        axis.set_ylabel(name)
+    axes[-1].set_xlabel("optimiser step")
+    axes[0].legend(frameon=False, fontsize=7, ncols=4)
+    return figure
+
+
+def _over_taps(cells: Sequence[Mapping]) -> Figure:
+    figure, axes = curves.new_figure(panels=2)
+    taps = [cell["tap"] for cell in cells]
+    for axis, name, colour in zip(axes, _METRICS, curves.COLOURS, strict=False):
+        axis.plot(taps, [cell[name] for cell in cells], "o-", color=colour)
+        axis.set_ylabel(name)
+    axes[-1].tick_params(axis="x", labelrotation=90, labelsize=7)
+    return figure

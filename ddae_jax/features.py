@@ -135,9 +135,18 @@ def evaluation_inputs(
         yield images, *(parallel.place(array, sharding) for array in rest)
 
 
+def noise_shape(
+    encode: Encode, image_shape: tuple[int, int, int]
+) -> tuple[int, int, int]:
+    """Shape of the noise that `encode` takes for one image: the image's own, unless
+    `encode` says another, as encoders of latents do."""
+    own = getattr(encode, "noise_shape", None)
+    return tuple(image_shape) if own is None else own(image_shape)
+
+
 @functools.partial(jax.jit, static_argnames="encode")
 def _encode_batch(encode, params, images, indices, time, key):
-    noise = example_noise(key, indices, images.shape[1:])
+    noise = example_noise(key, indices, noise_shape(encode, images.shape[1:]))
     return encode(params, augment.to_float(images), noise, time)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from ddae_jax.data.augment import example_keys
 from ddae_jax.denoiser import Denoiser
@@ -35,12 +35,20 @@ class Guidance:
     channels: int | None = None
 
 
+def to_uint8(
+    images: Float[Array, "batch height width channels"],
+) -> UInt8[Array, "batch height width channels"]:
+    """Maps [-1, 1] to 0..255, clipped and rounded."""
+    return jnp.clip(jnp.round((images + 1) * 127.5), 0, 255).astype(jnp.uint8)
+
+
 def draw_function(
     denoiser: Denoiser,
     sampler: Callable,
     options: Mapping[str, Any],
     image_shape: tuple[int, int, int],
     guidance: Guidance | None = None,
+    decode: Callable[[dict, Array], Array] | None = None,
 ) -> Draw:
     """Returns the pure function (params, key, indices, labels) -> uint8 images.
 
@@ -50,14 +58,18 @@ def draw_function(
       sampler: one of `diffusion.SAMPLERS`.
       options: the sampler's keyword arguments.
       guidance: needs labels and a network with a `null_label`; None for no guidance.
+      decode: (params, x0) -> uint8 images, of a denoiser of latents; `params` of the
+        result are then {"denoiser": ..., "autoencoder": ...}.
     """
     process = denoiser.process
     learned_variance = hasattr(process, "x0_and_variance")
 
     def draw(params, key, indices, labels=None):
+        own = params if decode is None else params["denoiser"]
+
         def denoise_with(labels):
             def denoise(x_t, time):
-                output = denoiser.output(params, x_t, time, labels)
+                output = denoiser.output(own, x_t, time, labels)
                 if learned_variance:
                     both = process.x0_and_variance(output, x_t, time)
                     return jnp.concatenate(both, axis=-1)
@@ -87,6 +99,6 @@ def draw_function(
         x0 = sampler(
             denoise, process, noise_of(0), lambda step: noise_of(step + 1), **options
         )
-        return jnp.clip(jnp.round((x0 + 1) * 127.5), 0, 255).astype(jnp.uint8)
+        return to_uint8(x0) if decode is None else decode(params["autoencoder"], x0)
 
     return draw

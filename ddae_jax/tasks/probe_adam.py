@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 from ddae_jax import parallel
 from ddae_jax.data import augment, batches
 from ddae_jax.data.source import Source
-from ddae_jax.features import Encode, evaluation_inputs, example_noise
+from ddae_jax.features import Encode, evaluation_inputs, example_noise, noise_shape
 from ddae_jax.heads import linear
 
 Images = Float[Array, "batch height width channels"]
@@ -99,8 +99,9 @@ class AdamProbe:
             )
             start, stop = step * self.batch_size, (step + 1) * self.batch_size
             positions = parallel.place(np.arange(start, stop, dtype=np.int32), sharding)
+            shape = noise_shape(self.encode, images.shape[1:])
             x0, noise = training_inputs(
-                images, positions, draw_key, self.flip, self.crop
+                images, positions, draw_key, self.flip, self.crop, shape
             )
             inputs = self._features(params, x0, noise)
             if trained is None:
@@ -134,7 +135,8 @@ class AdamProbe:
         totals = None
         batch = evaluation_inputs(source, mesh, self.batch_size)
         for images, labels, indices, valid in batch:
-            x0, noise = _test_inputs(images, indices, key)
+            shape = noise_shape(self.encode, images.shape[1:])
+            x0, noise = _test_inputs(images, indices, key, shape)
             inputs = self._features(params, x0, noise)
             correct = linear.count_correct(heads, inputs, labels, valid)
             totals = (
@@ -162,28 +164,32 @@ class AdamProbe:
 # compile, is the same for all times and for training and test.
 
 
-@functools.partial(jax.jit, static_argnames=("flip", "crop"))
+@functools.partial(jax.jit, static_argnames=("flip", "crop", "shape"))
 def training_inputs(
     images: UInt8[Array, "batch height width channels"],
     positions: Int[Array, "batch"],
     key: PRNGKeyArray,
     flip: bool,
     crop: int,
+    shape: tuple[int, int, int] | None = None,
 ) -> tuple[Images, Images]:
-    """Augmented images in [-1, 1], and noise: a function of key and position."""
+    """Augmented images in [-1, 1], and noise: a function of key and position.
+
+    The noise of one image has `shape`; None is the image's own.
+    """
     flip_key, crop_key, noise_key = jax.random.split(key, 3)
     if flip:
         images = augment.random_flip(augment.example_keys(flip_key, positions), images)
     if crop:
         keys = augment.example_keys(crop_key, positions)
         images = augment.random_crop(keys, images, crop)
-    noise = example_noise(noise_key, positions, images.shape[1:])
+    noise = example_noise(noise_key, positions, shape or images.shape[1:])
     return augment.to_float(images), noise
 
 
-@jax.jit
-def _test_inputs(images, indices, key):
-    return augment.to_float(images), example_noise(key, indices, images.shape[1:])
+@functools.partial(jax.jit, static_argnames="shape")
+def _test_inputs(images, indices, key, shape):
+    return augment.to_float(images), example_noise(key, indices, shape)
 
 
 @functools.partial(jax.jit, static_argnames="encode")

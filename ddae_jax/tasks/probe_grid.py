@@ -73,7 +73,15 @@ def _official(process: Process, index: float, field: str) -> Time:
     return Time(index, time, level)
 
 
-def _at_level(process: Process, level: float, field: str) -> Time:
+def at_level(process: Process, level: float, field: str) -> Time:
+    """The process's time at a positive noise level.
+
+    Args:
+      field: what errors call it.
+
+    Raises:
+      UserError: the process does not get near that noise level.
+    """
     time = process.time_at(jnp.array([level], jnp.float32))
     reached = float(process.noise_level(time)[0])
     # Neighbouring times of DDPM differ by a factor of 1.6 at most.

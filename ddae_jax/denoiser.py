@@ -90,8 +90,9 @@ class Denoiser:
         time: Times,
         names: Sequence[str],
         labels: Labels | None = None,
+        dropout_key: PRNGKeyArray | None = None,
     ) -> dict[str, Array]:
-        """Intermediate outputs of one forward pass.
+        """Intermediate outputs of one forward pass; a dropout key means training mode.
 
         Only the named taps are returned, so XLA drops every layer behind the deepest.
 
@@ -109,6 +110,8 @@ class Denoiser:
             scaled,
             network_time,
             labels,
+            train=dropout_key is not None,
+            rngs=None if dropout_key is None else {"dropout": dropout_key},
             capture_intermediates=lambda module, method: (
                 method == "__call__" and "/".join(module.path) in wanted
             ),
@@ -124,11 +127,15 @@ class Denoiser:
 
         return {name: find(paths[name]) for name in names}
 
-    def parameter_count(self, image_shape: Sequence[int]) -> int:
-        """Number of trainable parameters."""
-        shapes = jax.eval_shape(
+    def parameter_shapes(self, image_shape: Sequence[int]) -> dict:
+        """The tree of parameters as ShapeDtypeStructs, nothing computed."""
+        return jax.eval_shape(
             lambda key: self.init(key, image_shape), jax.random.key(0)
         )
+
+    def parameter_count(self, image_shape: Sequence[int]) -> int:
+        """Number of trainable parameters."""
+        shapes = self.parameter_shapes(image_shape)
         flat = flax.traverse_util.flatten_dict(shapes, sep="/")
         fixed = getattr(self.network, "fixed_parameters", ())
         return sum(leaf.size for path, leaf in flat.items() if path not in fixed)

@@ -58,6 +58,7 @@ def extract(
     noise: Images,
     taps: Sequence[str],
     pooled: bool = True,
+    dropout_key: PRNGKeyArray | None = None,
 ) -> dict[str, Array]:
     """Features of clean images: add noise, run the network without labels, read taps.
 
@@ -68,6 +69,7 @@ def extract(
       time: the process's own, of all images or of each.
       noise: standard normal.
       pooled: average over positions; else the taps as they are.
+      dropout_key: given, the network is in training mode.
 
     Returns:
       tap -> (batch, features) in float32, or the whole tap.
@@ -77,7 +79,7 @@ def extract(
     """
     time = jnp.broadcast_to(jnp.asarray(time, jnp.float32), (len(x0),))
     x_t = denoiser.process.add_noise(x0, noise, time)
-    outputs = denoiser.taps(params, x_t, time, taps)
+    outputs = denoiser.taps(params, x_t, time, taps, dropout_key=dropout_key)
     if not pooled:
         return outputs
     extra = getattr(denoiser.network, "extra_tokens", 0)

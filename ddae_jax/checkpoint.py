@@ -72,15 +72,39 @@ def restore(checkpoints, step: int, shapes: Any, shardings: Any) -> Any:
     Raises:
       UserError: the checkpoint cannot be read.
     """
-    abstract = jax.tree.map(
+    abstract = _placed(shapes, shardings)
+    return _read(checkpoints, step, ocp.args.StandardRestore(abstract))
+
+
+def restore_part(checkpoints, step: int, shapes: dict, shardings: dict) -> dict:
+    """`restore` of some attributes of the state alone: the others are not read.
+
+    Args:
+      shapes: attribute, such as "ema", -> its tree of ShapeDtypeStructs.
+      shardings: the same of shardings.
+
+    Raises:
+      UserError: the checkpoint cannot be read.
+    """
+    abstract = _placed(shapes, shardings)
+    placing = ocp.checkpoint_utils.construct_restore_args(abstract)
+    part = ocp.args.PyTreeRestore(abstract, restore_args=placing, partial_restore=True)
+    return _read(checkpoints, step, part)
+
+
+def _placed(shapes: Any, shardings: Any) -> Any:
+    return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(
             leaf.shape, leaf.dtype, sharding=sharding
         ),
         shapes,
         shardings,
     )
+
+
+def _read(checkpoints, step: int, args: Any) -> Any:
     try:
-        return checkpoints.restore(step, args=ocp.args.StandardRestore(abstract))
+        return checkpoints.restore(step, args=args)
     except Exception as error:
         first = str(error).strip().split("\n")[0][:200]
         where = pathlib.Path(checkpoints.directory) / str(step)

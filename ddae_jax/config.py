@@ -109,6 +109,7 @@ def default(
         config[name] = section()
     config["import"] = config_weights.import_section()
     config.export = config_weights.export_section()
+    config.autoencoder = config_weights.autoencoder_section()
     config.lock()
     return config
 

@@ -1,4 +1,4 @@
-"""The sections of a config that say which weights come in, and where they go."""
+"""The sections of a config about weights: what comes in, and where it goes."""
 
 from ml_collections import ConfigDict, config_dict
 
@@ -16,6 +16,15 @@ def import_section() -> ConfigDict:
     section.weight_normalization = config_dict.placeholder(bool)  # EDM2 E; C: False
     section.null_class = config_dict.placeholder(bool)  # U-ViT: last label is none
     section.time_scale = config_dict.placeholder(float)  # U-ViT: see models/uvit.py
+    return section
+
+
+def autoencoder_section() -> ConfigDict:
+    """Fields of the autoencoder of a denoiser of latents."""
+    section = ConfigDict()
+    section.folder = ""  # where import put it; empty: WORKDIR/autoencoder
+    section.scale = config_dict.placeholder(float)  # of latents; None: the VAE's own
+    section.sample_posterior = True  # encode to a draw, as published; else to the mean
     return section
 
 

@@ -1,7 +1,7 @@
 """Denoisers of latents: images come in through an autoencoder, and go out through it.
 
-A latent diffusion model (Rombach et al. 2022, arXiv 2112.10752) never sees an image: its
-x0 is the scaled latent of one. The parameters of both networks travel together, as
+A latent diffusion model (Rombach et al. 2022, arXiv 2112.10752) never sees an image:
+its x0 is the scaled latent of one. The parameters of both networks travel together, as
 {"denoiser": ..., "autoencoder": ...}.
 """
 
@@ -72,7 +72,7 @@ class Latents:
         return rows * factor, columns * factor, self.autoencoder.image_channels
 
     def accepts(self, shape: tuple[int, int, int]) -> bool:
-        """Whether images of `shape` can be encoded: right channels, and aspect ratio."""
+        """Whether images of `shape` have the right channels and aspect ratio."""
         height, width, channels = self.image_shape
         return channels == shape[2] and height * shape[1] == width * shape[0]
 

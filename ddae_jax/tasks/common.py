@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+from collections.abc import Sequence
 
 import jax
 from jax.sharding import Mesh
@@ -14,6 +15,9 @@ from ddae_jax.data import source as data_source
 from ddae_jax.data import sources
 from ddae_jax.denoiser import Denoiser
 from ddae_jax.errors import UserError
+from ddae_jax.features import Encode, Encoder
+from ddae_jax.latents import LatentEncoder, Latents
+from ddae_jax.tasks import autoencoder
 from ddae_jax.train import state as train_state
 from ddae_jax.train.step import TrainStep
 
@@ -84,6 +88,8 @@ class Trained:
       step: optimiser steps behind them.
       image_shape: (height, width, channels).
       mesh: of the devices at hand.
+      latents: of a denoiser of latents: how they belong to images.
+      autoencoder: weights for it, replicated over the mesh.
     """
 
     denoiser: Denoiser
@@ -91,6 +97,38 @@ class Trained:
     step: int
     image_shape: tuple[int, int, int]
     mesh: Mesh
+    latents: Latents | None = None
+    autoencoder: dict | None = None
+
+    @property
+    def variables(self) -> dict:
+        """What `encoder` and the samplers take as params."""
+        if self.latents is None:
+            return self.params
+        return {"denoiser": self.params, "autoencoder": self.autoencoder}
+
+
+def encoder(trained: Trained, taps: Sequence[str]) -> Encode:
+    """(trained.variables, x0, noise, time) -> tap -> features; x0 are images."""
+    of_denoiser = Encoder(trained.denoiser, tuple(taps))
+    if trained.latents is None:
+        return of_denoiser
+    return LatentEncoder(of_denoiser, trained.latents)
+
+
+def check_images(trained: Trained, source: data_source.Source) -> None:
+    """Raises a UserError where `encoder` cannot take the images of `source`."""
+    given = tuple(source.image_shape)
+    wanted = f"the checkpoint was trained on {trained.image_shape}"
+    if trained.latents is not None:
+        if trained.latents.accepts(given):
+            return
+        wanted = f"the autoencoder takes shapes like {trained.latents.image_shape}"
+    elif given == trained.image_shape:
+        return
+    elif trained.image_shape[-1] > 3:
+        wanted = autoencoder.MISSING.format(channels=trained.image_shape[-1])
+    raise UserError(f"config.data: images of {source.name} are {given}; {wanted}")
 
 
 def image_shape(workdir: str | pathlib.Path) -> tuple[int, int, int]:
@@ -108,15 +146,27 @@ def restore_ema(
     """
     wanted = config.checkpoint.step if step is None else step
     step = checkpoint.choose_step(workdir, wanted)
-    recipe = train_step(config, read_json(workdir, "data.json")["class_count"])
     mesh = parallel.make_mesh(config.mesh.fsdp)
     shape = image_shape(workdir)
-    init = train_state.create(recipe.denoiser, recipe.optimizer, shape)
-    shapes = jax.eval_shape(init, jax.random.key(0))
+    model = denoiser(config)
+    init = jax.eval_shape(lambda key: model.init(key, shape), jax.random.key(0))
+    shapes = {"ema": init}
     shardings = jax.tree.map(lambda _: parallel.replicated(mesh), shapes)
     with checkpoint.manager(workdir) as checkpoints:
-        state = checkpoint.restore(checkpoints, step, shapes, shardings)
-    return Trained(recipe.denoiser, state.ema, step, shape, mesh)
+        ema = checkpoint.restore_part(checkpoints, step, shapes, shardings)["ema"]
+    return Trained(
+        model, ema, step, shape, mesh, *_autoencoder(config, workdir, shape, mesh)
+    )
+
+
+def _autoencoder(
+    config: ConfigDict, workdir: str | pathlib.Path, shape: Sequence[int], mesh: Mesh
+) -> tuple[Latents | None, dict | None]:
+    path = autoencoder.find(config, workdir)
+    if path is None:
+        return None, None
+    latents, params = autoencoder.load(config, path, shape)
+    return latents, jax.device_put(params, parallel.replicated(mesh))
 
 
 def untrained(config: ConfigDict, workdir: str | pathlib.Path) -> Trained:
@@ -129,7 +179,10 @@ def untrained(config: ConfigDict, workdir: str | pathlib.Path) -> Trained:
         out_shardings=parallel.replicated(mesh),
         compiler_options=compiler.options_for_one_call(),
     )
-    return Trained(model, init(jax.random.key(config.seed)), 0, shape, mesh)
+    params = init(jax.random.key(config.seed))
+    return Trained(
+        model, params, 0, shape, mesh, *_autoencoder(config, workdir, shape, mesh)
+    )
 
 
 def write_json(workdir: str | pathlib.Path, name: str, content: dict) -> None:

@@ -128,7 +128,7 @@ def check_images(trained: Trained, source: data_source.Source) -> None:
         return
     elif trained.image_shape[-1] > 3:
         wanted = autoencoder.MISSING.format(channels=trained.image_shape[-1])
-    raise UserError(f"config.data: images of {source.name} are {given}; {wanted}")
+    raise UserError(f"config.data: images of {source.name} are {given}, {wanted}")
 
 
 def image_shape(workdir: str | pathlib.Path) -> tuple[int, int, int]:

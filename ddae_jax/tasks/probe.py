@@ -16,7 +16,7 @@ from ddae_jax import parallel, plots
 from ddae_jax.data import source as data_source
 from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
-from ddae_jax.features import Encode, Encoder, encode_set, pixels
+from ddae_jax.features import Encode, encode_set, pixels
 from ddae_jax.heads import logistic
 from ddae_jax.tasks import common
 from ddae_jax.tasks.probe_adam import AdamProbe
@@ -55,7 +55,8 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     times = resolve_times(probe, trained.denoiser.process)
     train = _first(common.load_source(config, "train"), probe.train_count)
     test = _first(common.load_source(config, "test"), probe.test_count)
-    check_sources(train, test, trained.image_shape)
+    common.check_images(trained, train)
+    check_sources(train, test, train.image_shape)
     masks = masks_by_seed(config, train)
     paths = trained.denoiser.network.tap_paths()
     taps = tuple(tap for tap in paths if not probe.taps or tap in probe.taps)
@@ -69,13 +70,13 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         return summarise(scores, times, len(test))
 
     result = measure(
-        "trained network", Encoder(trained.denoiser, taps), trained.params, times
+        "trained network", common.encoder(trained, taps), trained.variables, times
     )
     baselines = {}
     if probe.baselines:
         blank = common.untrained(config, workdir)
         baselines["untrained"] = measure(
-            "untrained network", Encoder(blank.denoiser, taps), blank.params, times
+            "untrained network", common.encoder(blank, taps), blank.variables, times
         )
         baselines["pixels"] = measure("raw pixels", pixels, {}, (_PIXELS,))
     held_out_count = int(next(iter(masks.values())).sum())

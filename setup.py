@@ -4,7 +4,13 @@ import pathlib
 
 from setuptools import find_packages, setup
 
-TEST = ["coverage>=7.10", "pytest>=8.3", "pytest-cov>=6.1", "pytest-xdist>=3.6"]
+TEST = [
+    "beartype>=0.22",
+    "coverage>=7.10",
+    "pytest>=8.3",
+    "pytest-cov>=6.1",
+    "pytest-xdist>=3.6",
+]
 TORCH = ["torch>=2.6"]
 
 setup(
@@ -19,6 +25,7 @@ setup(
     install_requires=[
         "absl-py>=2.3",
         "array_record>=0.8",
+        "clu>=0.0.12",
         "einops>=0.8",
         "flax>=0.12.8",
         "grain>=0.2.18",

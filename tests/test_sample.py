@@ -110,3 +110,10 @@ def test_guidance_moves_the_samples_towards_their_class():
     config.train.class_conditional = False
     with pytest.raises(UserError, match=r"config\.sample.guidance_scale: needs"):
         draw(config, params, 4, 4)
+
+
+def test_mistaken_sampler_stops_pretraining_before_its_first_step(tmp_path):
+    flags = ["--task=pretrain", "--config.sampler.steps=3"]
+    errors = run_tools.run(*run_tools.TINY, f"--workdir={tmp_path}", *flags, status=2)
+    assert errors.splitlines()[-1].startswith("error: config.sampler: ")
+    assert not (tmp_path / "checkpoints").exists()

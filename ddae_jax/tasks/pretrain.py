@@ -4,6 +4,7 @@ import pathlib
 
 import jax
 from absl import logging
+from clu import parameter_overview
 from ml_collections import ConfigDict
 
 from ddae_jax import checkpoint, parallel
@@ -18,6 +19,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     train = config.train
     mesh = parallel.make_mesh(config.mesh.fsdp)
     parallel.check_batch_size("config.train.batch_size", train.batch_size, mesh)
+    sample.check_sampler(config)
     source = common.load_source(config, "train")
     common.write_json(
         workdir,
@@ -32,19 +34,24 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     )
     recipe = common.train_step(config, len(source.class_names))
     try:
-        count = recipe.denoiser.parameter_count(source.image_shape)
+        shapes = recipe.denoiser.parameter_shapes(source.image_shape)
     except (TypeError, ValueError) as error:
         shape, reason = source.image_shape, str(error).split("\n")[0]
         raise UserError(
             f"config.network: not for images of {shape}: {reason}"
         ) from error
+    if jax.process_index() == 0:
+        overview = parameter_overview.get_parameter_overview(
+            shapes, include_stats=False
+        )
+        (workdir / "parameters.txt").write_text(overview + "\n")
     logging.info(
         "%s: %d images of %s; %s with %.2f M parameters on %d device(s)",
         source.name,
         len(source),
         "x".join(map(str, source.image_shape)),
         config.network.name,
-        count / 1e6,
+        recipe.denoiser.parameter_count(source.image_shape) / 1e6,
         mesh.size,
     )
     feed = Feed(source, train.batch_size, config.seed, mesh, config.data.threads)

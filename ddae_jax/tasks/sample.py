@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Callable, Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from einops import rearrange
@@ -12,6 +13,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from ddae_jax import compiler, log, parallel
+from ddae_jax import config as config_lib
 from ddae_jax.denoiser import Denoiser
 from ddae_jax.diffusion import SAMPLERS
 from ddae_jax.errors import UserError
@@ -38,6 +40,31 @@ def configured_draw(
             settings.guidance_scale, low, high, settings.guidance_channels
         )
     return draw_function(denoiser, sampler, options, image_shape, guidance)
+
+
+def check_sampler(config: ConfigDict) -> None:
+    """Traces the sampler with an empty denoiser: a mistake in its settings is told
+    before training, not after it.
+
+    Raises:
+      UserError: a setting that the sampler or the process does not allow.
+    """
+    options = dict(config.sampler)
+    name = options.pop("name")
+    process = config_lib.process(config)
+    sampler = SAMPLERS[config.process.name][name]
+    learned_variance = hasattr(process, "x0_and_variance")
+
+    def denoise(x_t, time):
+        return jnp.concatenate([x_t, x_t], axis=-1) if learned_variance else x_t
+
+    try:
+        jax.eval_shape(
+            lambda x_t: sampler(denoise, process, x_t, lambda step: x_t, **options),
+            jax.ShapeDtypeStruct((1, 1, 1, 1), jnp.float32),
+        )
+    except UserError as error:
+        raise UserError(f"config.sampler: {error}") from error
 
 
 def sample_labels(

@@ -11,9 +11,11 @@ from ddae_jax.models.transformer import (
     MLP,
     Attention,
     ClassEmbedding,
+    DropPath,
     PatchEmbedding,
     Positions,
     TimeMLP,
+    drop_path_rate,
     modulate,
     modulation,
     patch_kernel_init,
@@ -43,18 +45,20 @@ class Block(nn.Module):
 
     heads: int
     mlp_ratio: float
+    drop_path: float
     attention_implementation: str | None
     dtype: Any
 
     @nn.compact
     def __call__(self, x, condition):
         features = x.shape[-1]
+        drop = DropPath(self.drop_path, name="drop_path")
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation(
             condition, 6, features, self.dtype
         )
         init = nn.initializers.xavier_uniform()
         hidden = modulate(plain_norm(self.dtype)(x), shift1, scale1)
-        x += gate1[:, None, :] * Attention(
+        branch = Attention(
             self.heads,
             True,
             init,
@@ -62,10 +66,12 @@ class Block(nn.Module):
             self.dtype,
             name="attention",
         )(hidden)
+        x += drop(gate1[:, None, :] * branch)
         hidden = modulate(plain_norm(self.dtype)(x), shift2, scale2)
-        return x + gate2[:, None, :] * MLP(
+        branch = MLP(
             int(features * self.mlp_ratio), True, init, self.dtype, name="mlp"
         )(hidden)
+        return x + drop(gate2[:, None, :] * branch)
 
 
 def plain_norm(dtype: Any) -> nn.LayerNorm:
@@ -110,6 +116,8 @@ class DiT(nn.Module):
       learned_variance: twice the output channels: the noise, then the variance.
       time_scale: factor on the network's time; the published weights take the integer
         t of LearnedVarianceDDPM as it is. For a process that gives t/T, take T.
+      drop_path: share of residual branches dropped at the last block, in training;
+        earlier blocks drop fewer, the first none.
       attention_implementation: None, "xla" or "cudnn": see models/attention.py.
       dtype: of the computation; parameters are float32.
       remat: recompute blocks in the backward pass to save memory.
@@ -124,6 +132,7 @@ class DiT(nn.Module):
     num_classes: int = 1000
     learned_variance: bool = True
     time_scale: float = 1.0
+    drop_path: float = 0.0
     attention_implementation: str | None = None
     dtype: Any = jnp.float32
     remat: bool = False
@@ -183,6 +192,7 @@ class DiT(nn.Module):
             x = block_type(
                 self.heads,
                 self.mlp_ratio,
+                drop_path_rate(self.drop_path, i, self.depth, train),
                 self.attention_implementation,
                 self.dtype,
                 name=f"block_{i}",

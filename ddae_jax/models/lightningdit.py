@@ -10,11 +10,13 @@ from ddae_jax.errors import UserError
 from ddae_jax.models.transformer import (
     Attention,
     ClassEmbedding,
+    DropPath,
     Linear,
     PatchEmbedding,
     Positions,
     Rotation,
     TimeMLP,
+    drop_path_rate,
     modulate,
     modulation,
     patch_kernel_init,
@@ -61,6 +63,7 @@ class Block(nn.Module):
     heads: int
     mlp_features: int
     rotation: Rotation
+    drop_path: float
     attention_implementation: str | None
     dtype: Any
 
@@ -69,8 +72,9 @@ class Block(nn.Module):
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation(
             condition, 6, x.shape[-1], self.dtype
         )
+        drop = DropPath(self.drop_path, name="drop_path")
         hidden = nn.RMSNorm(epsilon=1e-6, dtype=self.dtype, name="norm1")(x)
-        x += gate1[:, None, :] * Attention(
+        branch = Attention(
             self.heads,
             True,
             nn.initializers.xavier_uniform(),
@@ -78,10 +82,12 @@ class Block(nn.Module):
             self.dtype,
             name="attention",
         )(modulate(hidden, shift1, scale1), self.rotation)
+        x += drop(gate1[:, None, :] * branch)
         hidden = nn.RMSNorm(epsilon=1e-6, dtype=self.dtype, name="norm2")(x)
-        return x + gate2[:, None, :] * SwiGLU(
-            self.mlp_features, self.dtype, name="mlp"
-        )(modulate(hidden, shift2, scale2))
+        branch = SwiGLU(self.mlp_features, self.dtype, name="mlp")(
+            modulate(hidden, shift2, scale2)
+        )
+        return x + drop(gate2[:, None, :] * branch)
 
 
 class FinalLayer(nn.Module):
@@ -120,6 +126,8 @@ class LightningDiT(nn.Module):
         an unconditional network.
       time_scale: factor on the network's time; the published weights take the t in
         (0, 1) of Flow as it is.
+      drop_path: share of residual branches dropped at the last block, in training;
+        earlier blocks drop fewer, the first none.
       attention_implementation: None, "xla" or "cudnn": see models/attention.py.
       dtype: of the computation; parameters are float32.
       remat: recompute blocks in the backward pass to save memory.
@@ -133,6 +141,7 @@ class LightningDiT(nn.Module):
     mlp_features: int | None = None
     num_classes: int = 1000
     time_scale: float = 1.0
+    drop_path: float = 0.0
     attention_implementation: str | None = None
     dtype: Any = jnp.float32
     remat: bool = False
@@ -194,6 +203,7 @@ class LightningDiT(nn.Module):
                 self.heads,
                 self.mlp_features or int(2 / 3 * 4 * self.hidden_size),
                 rotation,
+                drop_path_rate(self.drop_path, i, self.depth, train),
                 self.attention_implementation,
                 self.dtype,
                 name=f"block_{i}",

@@ -249,6 +249,30 @@ class MLP(nn.Module):
         return Linear(x.shape[-1], self.kernel_init, self.dtype, name="linear2")(hidden)
 
 
+class DropPath(nn.Module):
+    """Drops a residual branch of whole examples (Huang et al. 2016, arXiv 1603.09382).
+
+    A kept branch is scaled up, so that the mean stays; rate 0 does nothing.
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(
+        self, branch: Float[Array, "batch tokens features"]
+    ) -> Float[Array, "batch tokens features"]:
+        if not self.rate:
+            return branch
+        shape = (len(branch), 1, 1)
+        kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, shape)
+        return jnp.where(kept, branch / (1 - self.rate), 0)
+
+
+def drop_path_rate(rate: float, block: int, depth: int, train: bool) -> float:
+    """Rate of block `block` of `depth`: from 0 at the first to `rate` at the last."""
+    return rate * block / max(depth - 1, 1) if train else 0.0
+
+
 class TimeMLP(nn.Module):
     """DiT's embedding of the time: 256 sinusoids, cosines first, then an MLP."""
 

@@ -16,9 +16,11 @@ from ddae_jax.models.layers import (
 from ddae_jax.models.transformer import (
     MLP,
     Attention,
+    DropPath,
     Linear,
     PatchEmbedding,
     Positions,
+    drop_path_rate,
     patch_kernel_init,
     token_grid,
     unpatchify,
@@ -54,17 +56,19 @@ class Block(nn.Module):
     heads: int
     mlp_ratio: float
     attention_bias: bool
+    drop_path: float
     attention_implementation: str | None
     dtype: Any
 
     @nn.compact
     def __call__(self, x, skip=None):
         features = x.shape[-1]
+        drop = DropPath(self.drop_path, name="drop_path")
         if skip is not None:
             x = Linear(features, _init, self.dtype, name="skip")(
                 jnp.concatenate([x, skip], axis=-1)
             )
-        x += Attention(
+        branch = Attention(
             self.heads,
             self.attention_bias,
             _init,
@@ -72,9 +76,11 @@ class Block(nn.Module):
             self.dtype,
             name="attention",
         )(nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm1")(x))
-        return x + MLP(
+        x += drop(branch)
+        branch = MLP(
             int(features * self.mlp_ratio), False, _init, self.dtype, name="mlp"
         )(nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm2")(x))
+        return x + drop(branch)
 
 
 class TimeToken(nn.Module):
@@ -121,6 +127,8 @@ class UViT(nn.Module):
       time_scale: factor on the network's time, before the sinusoids. Under DDPM, whose
         network time is t/T: 1 for the U-ViT of DDAE's authors (FutureXiang/Diffusion);
         999 for U-ViT's pixel-space weights, 1000 for its latent-space ones.
+      drop_path: share of residual branches dropped at the last block, in training;
+        earlier blocks drop fewer, the first none.
       attention_implementation: None, "xla" or "cudnn": see models/attention.py.
       dtype: of the computation; parameters are float32.
       remat: recompute blocks in the backward pass to save memory.
@@ -138,6 +146,7 @@ class UViT(nn.Module):
     time_mlp: bool = False
     final_convolution: bool = True
     time_scale: float = 1.0
+    drop_path: float = 0.0
     attention_implementation: str | None = None
     dtype: Any = jnp.float32
     remat: bool = False
@@ -226,6 +235,7 @@ class UViT(nn.Module):
                 self.heads,
                 self.mlp_ratio,
                 self.attention_bias,
+                drop_path_rate(self.drop_path, i, self.depth + 1, train),
                 self.attention_implementation,
                 self.dtype,
                 name=f"block_{i}",

@@ -184,7 +184,7 @@ def _keep_trained(
     if not (workdir / "checkpoints").is_dir():
         return config
     # Of imported weights, no config tells the images that they were trained on.
-    trained = ("network.", "process.") if saved["import"].path else TRAINED
+    trained = ("network.", "process.") if _imported(workdir) else TRAINED
     new, old = config_lib.flatten(config), config_lib.flatten(saved)
     for field, value in old.items():
         if field.startswith(trained) and new.get(field) != value:
@@ -208,6 +208,12 @@ def _keep_trained(
             config.sampler = saved.sampler
     config.lock()
     return config
+
+
+def _imported(workdir: pathlib.Path) -> bool:
+    """Whether its checkpoint came in by the task import, whatever was done since."""
+    path = workdir / "data.json"
+    return path.exists() and json.loads(path.read_text())["train_images"] is None
 
 
 def save(command: Command) -> None:

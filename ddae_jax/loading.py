@@ -18,9 +18,10 @@ from ddae_jax import config as config_lib
 from ddae_jax.denoiser import Denoiser
 from ddae_jax.diffusion import SAMPLERS
 from ddae_jax.errors import UserError
-from ddae_jax.features import example_noise, extract
+from ddae_jax.features import Encode, Encoder, example_noise, noise_shape
 from ddae_jax.generate import draw_function
-from ddae_jax.tasks import common
+from ddae_jax.latents import LatentEncoder, Latents
+from ddae_jax.tasks import autoencoder, common
 from ddae_jax.weights import folder as weights_folder
 
 Images = Num[np.ndarray, "n height width channels"]
@@ -54,14 +55,16 @@ def load(path: str | pathlib.Path, batch_size: int = 64) -> "Model":
         shapes = jax.eval_shape(
             lambda key: denoiser.init(key, image_shape), jax.random.key(0)
         )
-        params = jax.device_put(weights_folder.read_parameters(path, shapes))
+        params = weights_folder.read_parameters(path, shapes)
+        latents, of_latents, beside = None, None, autoencoder.find(config, path)
+        if beside is not None:
+            latents, of_latents = autoencoder.load(config, beside, image_shape)
     else:
         trained = common.restore_ema(config, path)
-        denoiser, params = (
-            trained.denoiser,
-            jax.device_put(parallel.on_host(trained.params)),
-        )
-    return Model(denoiser, params, image_shape, config, batch_size)
+        denoiser, latents = trained.denoiser, trained.latents
+        params, of_latents = parallel.on_host((trained.params, trained.autoencoder))
+    params, of_latents = jax.device_put((params, of_latents))
+    return Model(denoiser, params, image_shape, config, batch_size, latents, of_latents)
 
 
 def _description(path: pathlib.Path) -> tuple[ConfigDict, tuple[int, int, int]]:
@@ -91,9 +94,11 @@ class Model:
     Attributes:
       denoiser: the network and its process.
       params: its EMA weights.
-      image_shape: (height, width, channels) of its images.
+      image_shape: (height, width, channels) of its images, or of its latents.
       config: how it was configured.
       batch_size: images that go through the network at once.
+      latents: of a denoiser of latents: how they belong to images.
+      autoencoder: weights for it.
     """
 
     denoiser: Denoiser
@@ -101,6 +106,8 @@ class Model:
     image_shape: tuple[int, int, int]
     config: ConfigDict
     batch_size: int = 64
+    latents: Latents | None = None
+    autoencoder: dict | None = None
 
     @property
     def taps(self) -> tuple[str, ...]:
@@ -115,7 +122,9 @@ class Model:
         Image i gets noise of (seed, i), whatever the batch size.
 
         Args:
-          images: uint8, or floats in [-1, 1], NHWC.
+          images: uint8, or floats in [-1, 1], NHWC. A denoiser of latents with its
+            autoencoder takes images of any size, resized to `latents.image_shape` as
+            Pillow does; what has the latents' own channels is taken as latents, scaled.
           tap: one of `taps`.
           noise_level: sigma/alpha of the noise to add, positive; 0.05 to 0.2 is usual.
           seed: of the noise.
@@ -125,12 +134,15 @@ class Model:
         """
         if tap not in self.taps:
             raise UserError(config_lib.unknown("tap", tap, self.taps))
+        encoder, params = Encoder(self.denoiser, (tap,)), self.params
+        if self._encodes(images):
+            encoder, params = LatentEncoder(encoder, self.latents), self._variables
         images = self._checked("images", images, clean=True)
         time = self._time(noise_level)
-        encode = _features_program(self.denoiser, tap)
+        encode = _features_program(encoder)
         key = jax.random.key(seed)
         parts = [
-            encode(self.params, batch, indices, time, key)
+            encode(params, batch, indices, time, key)[tap]
             for batch, indices in self._batches(images)
         ]
         return np.concatenate(parts)[: len(images)]
@@ -159,7 +171,7 @@ class Model:
     def sample(
         self, n: int, seed: int = 0, steps: int | None = None, label: int | None = None
     ) -> UInt8[np.ndarray, "n height width channels"]:
-        """Draws images. Image i depends on (seed, i) alone.
+        """Draws images; latents are decoded. Image i depends on (seed, i) alone.
 
         Args:
           n: how many.
@@ -169,11 +181,13 @@ class Model:
             is no class.
 
         Raises:
-          UserError: `n` is not positive, there is no such class, or the sampler does
-            not have such steps.
+          UserError: `n` is not positive, there is no such class, the sampler does not
+            have such steps, or samples are latents and nothing is there to decode them.
         """
         if n < 1:
             raise UserError(f"n is {n}; it must be at least 1")
+        if self.latents is None and self.image_shape[-1] > 3:
+            raise UserError(autoencoder.MISSING.format(channels=self.image_shape[-1]))
         options = dict(self.config.sampler)
         name = options.pop("name")
         if steps is not None:
@@ -188,24 +202,48 @@ class Model:
             self.image_shape,
             SAMPLERS[self.config.process.name][name],
             tuple(options.items()),
+            self.latents,
         )
         key = jax.random.fold_in(jax.random.key(seed), 2)  # as the task sample does
         size = min(self.batch_size, n)
         labels = None if label is None else np.full(size, label, np.int32)
         parts = [
             draw(
-                self.params, key, np.arange(start, start + size, dtype=np.int32), labels
+                self._variables,
+                key,
+                np.arange(start, start + size, dtype=np.int32),
+                labels,
             )
             for start in range(0, n, size)
         ]
         return np.concatenate(parts)[:n]
 
+    @property
+    def _variables(self) -> dict:
+        if self.latents is None:
+            return self.params
+        return {"denoiser": self.params, "autoencoder": self.autoencoder}
+
+    def _encodes(self, images: Images) -> bool:
+        """Whether they are images for the autoencoder."""
+        shape = np.shape(images)
+        return (
+            self.latents is not None
+            and len(shape) == 4
+            and shape[-1] == self.latents.image_shape[-1] != self.image_shape[-1]
+        )
+
     def _checked(self, name: str, images: Images, clean: bool) -> np.ndarray:
         images = np.asarray(images)
-        if images.ndim != 4 or images.shape[1:] != self.image_shape or not len(images):
+        encodes = clean and self._encodes(images)
+        fits = images.shape[1:] == self.image_shape or (
+            encodes and self.latents.accepts(images.shape[1:])
+        )
+        if images.ndim != 4 or not fits or not len(images):
+            shape = self.latents.image_shape if encodes else self.image_shape
             raise UserError(
                 f"{name}: shape {images.shape}, but the model takes (n, "
-                f"{', '.join(map(str, self.image_shape))})"
+                f"{', '.join(map(str, shape))})"
             )
         if clean and images.dtype == np.uint8:
             return images
@@ -214,7 +252,7 @@ class Model:
             raise UserError(f"{name}: type {images.dtype}; give {kinds}")
         images = images.astype(np.float32)
         # Latents, of four channels and more, have no such range.
-        limit = 1.0 + 1e-4 if clean and self.image_shape[-1] <= 3 else np.inf
+        limit = 1.0 + 1e-4 if clean and images.shape[-1] <= 3 else np.inf
         if not np.isfinite(images).all() or np.abs(images).max() > limit:
             raise UserError(
                 f"{name}: values from {images.min():.4g} to {images.max():.4g}; floats "
@@ -236,13 +274,13 @@ class Model:
 
 
 @functools.lru_cache(maxsize=64)
-def _features_program(denoiser: Denoiser, tap: str) -> Callable[..., Array]:
+def _features_program(encoder: Encode) -> Callable[..., dict[str, Array]]:
     def encode(params, images, indices, time, key):
         x0 = images.astype(jnp.float32)
         if images.dtype == jnp.uint8:
             x0 = x0 / 127.5 - 1
-        noise = example_noise(key, indices, images.shape[1:])
-        return extract(denoiser, params, x0, time, noise, (tap,))[tap]
+        noise = example_noise(key, indices, noise_shape(encoder, images.shape[1:]))
+        return encoder(params, x0, noise, time)
 
     return jax.jit(encode, compiler_options=compiler.options())
 
@@ -263,6 +301,8 @@ def _sample_program(
     image_shape: tuple[int, int, int],
     sampler: Callable,
     options: tuple[tuple[str, Any], ...],
+    latents: Latents | None,
 ) -> Callable[..., Array]:
-    draw = draw_function(denoiser, sampler, dict(options), image_shape)
+    decode = latents.decode if latents is not None else None
+    draw = draw_function(denoiser, sampler, dict(options), image_shape, decode=decode)
     return jax.jit(draw, compiler_options=compiler.options())

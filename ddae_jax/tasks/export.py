@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 import jax
 from absl import logging
@@ -10,11 +11,11 @@ from ml_collections import ConfigDict
 from ddae_jax import parallel
 from ddae_jax.denoiser import Denoiser
 from ddae_jax.errors import UserError
-from ddae_jax.tasks import common
+from ddae_jax.tasks import autoencoder, common
 from ddae_jax.weights import folder
 
 # Sections of the config that rebuild the denoiser and its sampler.
-SECTIONS = ("network", "process", "sampler", "dtype")
+SECTIONS = ("network", "process", "sampler", "dtype", "autoencoder")
 
 _LOADING = """```python
 import ddae_jax
@@ -26,7 +27,8 @@ samples = model.sample(16)
 
 
 def run(config: ConfigDict, workdir: pathlib.Path) -> None:
-    """Writes model.safetensors, config.json, data.json and README.md.
+    """Writes model.safetensors, config.json, data.json and README.md; of a denoiser of
+    latents, also the folder autoencoder.
 
     Raises:
       UserError: no checkpoint; config.export.path is not given, or has files that are
@@ -41,9 +43,16 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     folder.write_parameters(target, params)
     everything = config.to_dict()
+    everything["autoencoder"]["folder"] = ""  # it lies beside
     common.write_json(target, "config.json", {key: everything[key] for key in SECTIONS})
     data = common.read_json(workdir, "data.json") | {"step": trained.step}
     common.write_json(target, "data.json", data)
+    if trained.latents is not None:
+        shutil.copytree(
+            autoencoder.find(config, workdir),
+            target / autoencoder.NAME,
+            dirs_exist_ok=True,
+        )
     card = _card(config, workdir, target, data, trained.denoiser)
     (target / "README.md").write_text(card)
     logging.info("exported step %d to %s", trained.step, target)
@@ -76,7 +85,6 @@ def _card(
     """The model card, in Markdown, with the hub's header."""
     count = denoiser.parameter_count(data["image_shape"])
     shape = ", ".join(map(str, data["image_shape"]))
-    source = config["import"].path
     images = data["train_images"]
     rows = {
         "network": config.network.name,
@@ -84,8 +92,8 @@ def _card(
         "parameters": f"{count:,}",
         "images": " x ".join(map(str, data["image_shape"])),
     }
-    if source:
-        rows["imported from"] = pathlib.Path(source).name
+    if images is None:
+        rows["imported from"] = data["name"]
     else:
         rows["data"] = f"{data['name']}, {images:,} training images"
     rows["optimiser steps"] = f"{data['step']:,}"

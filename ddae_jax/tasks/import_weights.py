@@ -16,11 +16,9 @@ from ddae_jax import checkpoint
 from ddae_jax import config as config_lib
 from ddae_jax.diffusion import PROCESSES
 from ddae_jax.errors import UserError
-from ddae_jax.tasks import common
+from ddae_jax.tasks import autoencoder, common
 from ddae_jax.train import state as train_state
 from ddae_jax.weights import edm_pickle, families, folder, torch_files, torch_layout
-
-AUTOENCODER = "autoencoder"
 
 _READERS = (".pkl", ".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 # Where the config's probe times are none of the process's: levels that classify well.
@@ -32,7 +30,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
 
     Writes config.json, data.json and checkpoints/0, whose weights and EMA are both the
     imported ones and whose optimiser is fresh. An autoencoder of latents, which is no
-    denoiser, is written to `workdir`/autoencoder instead.
+    denoiser, is written to `workdir`/autoencoder instead, before or after the denoiser.
 
     Raises:
       UserError: the file cannot be read, its tensors do not fit, or a field that no
@@ -42,8 +40,6 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     path, workdir = pathlib.Path(section.path), pathlib.Path(workdir)
     if not section.path or not path.is_file():
         raise UserError(f"config.import.path: there is no file {section.path!r}")
-    if (workdir / "checkpoints").is_dir():
-        raise UserError(f"--workdir: {workdir} has checkpoints already; name a new one")
     for field, known in (
         ("family", families.FAMILIES),
         ("process", PROCESSES),
@@ -64,8 +60,10 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         raise UserError(f"config.import ({path.name}): {error}") from error
     del state
     if process is None:
-        _write_autoencoder(workdir / AUTOENCODER, network, params)
+        _write_autoencoder(workdir / autoencoder.NAME, network, params)
         return
+    if (workdir / "checkpoints").is_dir():
+        raise UserError(f"--workdir: {workdir} has checkpoints already; name a new one")
     _configure(config, name, network, process, facts)
     classes = getattr(network, "num_classes", 0)
     _write_checkpoint(config, workdir, params, image_shape, classes)
@@ -227,6 +225,6 @@ def _write_autoencoder(target: pathlib.Path, network: nn.Module, params: dict) -
     common.write_json(
         target,
         "config.json",
-        {AUTOENCODER: families.fields(network, without=("dtype",))},
+        {autoencoder.NAME: families.fields(network, without=("dtype",))},
     )
     logging.info("the autoencoder is in %s", target)

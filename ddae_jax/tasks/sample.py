@@ -18,11 +18,15 @@ from ddae_jax.denoiser import Denoiser
 from ddae_jax.diffusion import SAMPLERS
 from ddae_jax.errors import UserError
 from ddae_jax.generate import Draw, Guidance, draw_function
-from ddae_jax.tasks import common
+from ddae_jax.latents import Latents
+from ddae_jax.tasks import autoencoder, common
 
 
 def configured_draw(
-    config: ConfigDict, denoiser: Denoiser, image_shape: tuple[int, int, int]
+    config: ConfigDict,
+    denoiser: Denoiser,
+    image_shape: tuple[int, int, int],
+    latents: Latents | None = None,
 ) -> Draw:
     """The sampler of the config, as a function of (params, key, indices, labels)."""
     options = dict(config.sampler)
@@ -39,7 +43,8 @@ def configured_draw(
         guidance = Guidance(
             settings.guidance_scale, low, high, settings.guidance_channels
         )
-    return draw_function(denoiser, sampler, options, image_shape, guidance)
+    decode = latents.decode if latents is not None else None
+    return draw_function(denoiser, sampler, options, image_shape, guidance, decode)
 
 
 def check_sampler(config: ConfigDict) -> None:
@@ -92,13 +97,25 @@ def batches(
     class_count: int,
     mesh: Mesh,
     count: int,
+    latents: Latents | None = None,
 ) -> Iterator[np.ndarray]:
-    """Yields samples 0 to `count` - 1 in batches of uint8 images."""
+    """Yields samples 0 to `count` - 1 in batches of uint8 images.
+
+    Args:
+      params: of the denoiser; with `latents`, `Trained.variables`.
+      image_shape: of what the denoiser takes.
+      latents: of a denoiser of latents: its samples are decoded.
+
+    Raises:
+      UserError: samples that are latents, and nothing to decode them.
+    """
+    if latents is None and image_shape[-1] > 3:
+        raise UserError(autoencoder.MISSING.format(channels=image_shape[-1]))
     size = config.sample.batch_size
     parallel.check_batch_size("config.sample.batch_size", size, mesh)
     split = parallel.batch_sharding(mesh)
     draw = jax.jit(
-        configured_draw(config, denoiser, image_shape),
+        configured_draw(config, denoiser, image_shape, latents),
         out_shardings=split,
         compiler_options=compiler.options(),
     )
@@ -160,11 +177,12 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     for images in batches(
         config,
         trained.denoiser,
-        trained.params,
+        trained.variables,
         trained.image_shape,
         common.read_json(workdir, "data.json")["class_count"],
         trained.mesh,
         count,
+        trained.latents,
     ):
         if jax.process_index() == 0 and config.sample.png_folder:
             for i, image in enumerate(images):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
-from ddae_jax import parallel
+from ddae_jax import compiler, parallel
 from ddae_jax.data import augment, batches
 from ddae_jax.data.source import Source
 from ddae_jax.denoiser import Denoiser
@@ -48,6 +48,18 @@ def pool(tap: Float[Array, "batch ..."], extra_tokens: int = 0) -> Array:
     if tap.ndim == 3:
         tap = tap[:, extra_tokens:]
     return tap.astype(jnp.float32).mean(axis=tuple(range(1, tap.ndim - 1)))
+
+
+def positions(tap: Float[Array, "batch ..."], extra_tokens: int = 0) -> Array:
+    """The vectors that `pool` would average: (batch, positions, channels), float32.
+
+    Args:
+      tap: as for `pool`.
+      extra_tokens: likewise.
+    """
+    if tap.ndim == 3:
+        tap = tap[:, extra_tokens:]
+    return tap.astype(jnp.float32).reshape(len(tap), -1, tap.shape[-1])
 
 
 def extract(
@@ -91,16 +103,26 @@ class Encoder:
     """`extract` of some taps as the function that heads take.
 
     Equal encoders are one to jit: trained and untrained parameters share a program.
+
+    Attributes:
+      pooled: the means over positions; else all positions.
     """
 
     denoiser: Denoiser
     taps: tuple[str, ...]
+    pooled: bool = True
 
     def __call__(
         self, params: dict, x0: Images, noise: Images, time: Float[Array, ""]
     ) -> dict[str, Array]:
-        """Returns tap -> (batch, features)."""
-        return extract(self.denoiser, params, x0, time, noise, self.taps)
+        """Returns tap -> (batch, features), or (batch, positions, features)."""
+        outputs = extract(
+            self.denoiser, params, x0, time, noise, self.taps, self.pooled
+        )
+        if self.pooled:
+            return outputs
+        extra = getattr(self.denoiser.network, "extra_tokens", 0)
+        return {name: positions(tap, extra) for name, tap in outputs.items()}
 
 
 def pixels(params: dict, x0: Images, noise: Images, time: Array) -> dict[str, Array]:
@@ -108,8 +130,24 @@ def pixels(params: dict, x0: Images, noise: Images, time: Array) -> dict[str, Ar
     return {"pixels": x0.reshape(len(x0), -1)}
 
 
+def pixels_as_position(
+    params: dict, x0: Images, noise: Images, time: Array
+) -> dict[str, Array]:
+    """`pixels` for heads that attend: the image is its only position."""
+    return {"pixels": x0.reshape(len(x0), 1, -1)}
+
+
+@functools.lru_cache(maxsize=32)
+def compiled(encode: Encode) -> Encode:
+    """`encode` under jit: one program for all times, and for equal encoders."""
+    return jax.jit(
+        lambda params, x0, noise, time: encode(params, x0, noise, time),
+        compiler_options=compiler.options(),
+    )
+
+
 def evaluation_inputs(
-    source: Source, mesh: Mesh, batch_size: int
+    source: Source, mesh: Mesh, batch_size: int, start: int = 0
 ) -> Iterator[
     tuple[
         UInt8[Array, "batch height width channels"],
@@ -125,11 +163,13 @@ def evaluation_inputs(
     Args:
       batch_size: a multiple of the number of devices. The last batch is filled up with
         the last image, marked as not valid.
+      start: the images before this one are left out.
     """
     sharding = parallel.batch_sharding(mesh)
     local = batch_size // jax.process_count()
     own = slice(jax.process_index() * local, (jax.process_index() + 1) * local)
-    for indices, valid in batches.evaluation_batches(len(source), batch_size):
+    for offsets, valid in batches.evaluation_batches(len(source) - start, batch_size):
+        indices = offsets + np.int32(start)
         images = jax.make_array_from_process_local_data(
             sharding, source.read(indices[own])
         )
@@ -146,10 +186,62 @@ def noise_shape(
     return tuple(image_shape) if own is None else own(image_shape)
 
 
-@functools.partial(jax.jit, static_argnames="encode")
-def _encode_batch(encode, params, images, indices, time, key):
-    noise = example_noise(key, indices, noise_shape(encode, images.shape[1:]))
-    return encode(params, augment.to_float(images), noise, time)
+@functools.partial(jax.jit, static_argnames="shape")
+def clean_and_noise(
+    images: UInt8[Array, "batch height width channels"],
+    indices: Int[Array, "batch"],
+    key: PRNGKeyArray,
+    shape: tuple[int, int, int],
+) -> tuple[Images, Images]:
+    """Images in [-1, 1], and noise of `shape` that (key, index) gives each of them."""
+    return augment.to_float(images), example_noise(key, indices, shape)
+
+
+def encode_batches(
+    encoders: Sequence[tuple[Encode, float]],
+    params: dict,
+    mesh: Mesh,
+    source: Source,
+    key: PRNGKeyArray,
+    batch_size: int,
+    start: int = 0,
+) -> Iterator[tuple[int, list[dict[str, Float[np.ndarray, "batch features"]]]]]:
+    """Yields the features of a source batch by batch; nothing is augmented.
+
+    Args:
+      encoders: (encode, the process's own time): one forward pass each, of one noise.
+      params: replicated over the mesh.
+      key: image i gets the noise of (key, i).
+      batch_size: over all devices, a multiple of their number.
+      start: the images before this one are left out.
+
+    Yields:
+      (index of the first image, for each encoder name -> float32 features). The last
+      batch is short where the images do not fill it.
+    """
+
+    def on_host(first, outputs):
+        valid = len(source) - first
+        return first, [
+            {name: value[:valid] for name, value in output.items()}
+            for output in parallel.on_host(outputs)
+        ]
+
+    waiting = None
+    shape = noise_shape(encoders[0][0], source.image_shape)
+    inputs = evaluation_inputs(source, mesh, batch_size, start)
+    for number, (images, _, indices, _) in enumerate(inputs):
+        x0, noise = clean_and_noise(images, indices, key, shape)
+        outputs = [
+            compiled(encode)(params, x0, noise, jnp.float32(time))
+            for encode, time in encoders
+        ]
+        # One batch behind, so that the device works while the next one is read.
+        if waiting is not None:
+            yield on_host(*waiting)
+        waiting = start + number * batch_size, outputs
+    if waiting is not None:
+        yield on_host(*waiting)
 
 
 def encode_set(
@@ -174,29 +266,14 @@ def encode_set(
       for each time, name -> float32 (len(source), features).
     """
     parts = [[] for _ in times]
-    waiting = []
-    for images, _, indices, _ in evaluation_inputs(source, mesh, batch_size):
-        outputs = [
-            _encode_batch(encode, params, images, indices, jnp.float32(time), key)
-            for time in times
-        ]
-        # One batch behind, so that the device works while the next one is read.
-        waiting.append(outputs)
-        if len(waiting) > 1:
-            _collect(parts, waiting.pop(0))
-    _collect(parts, waiting.pop(0))
+    encoders = [(encode, time) for time in times]
+    for _, outputs in encode_batches(encoders, params, mesh, source, key, batch_size):
+        for part, output in zip(parts, outputs, strict=True):
+            part.append(output)
     return [
-        {
-            name: np.concatenate([p[name] for p in part])[: len(source)]
-            for name in part[0]
-        }
+        {name: np.concatenate([p[name] for p in part]) for name in part[0]}
         for part in parts
     ]
-
-
-def _collect(parts: list[list[dict]], outputs: list[Mapping[str, Array]]) -> None:
-    for part, output in zip(parts, parallel.on_host(outputs), strict=True):
-        part.append(output)
 
 
 def extract_set(

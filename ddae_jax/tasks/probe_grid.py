@@ -29,12 +29,13 @@ class Time:
 
 
 def resolve_times(
-    settings: ConfigDict, process: Process, section: str = "probe"
+    settings: ConfigDict, process: Process, section: str = "probe", prefix: str = ""
 ) -> tuple[Time, ...]:
     """Reads `settings.noise_levels`, or, where that is empty, `settings.times`.
 
     Args:
       section: of the config that `settings` is; errors name its fields.
+      prefix: of both fields' names.
 
     Raises:
       UserError: a time that the process does not have or that its network cannot take
@@ -45,7 +46,7 @@ def resolve_times(
         times = [_at_level(process, level, field) for level in settings.noise_levels]
     else:
         field = f"config.{section}.times"
-        times = [_official(process, index, field) for index in settings.times]
+        times = [official(process, index, field) for index in settings.times]
     seen = {}
     for time in times:
         if time.time in seen:
@@ -57,7 +58,15 @@ def resolve_times(
     return tuple(times)
 
 
-def _official(process: Process, index: float, field: str) -> Time:
+def official(process: Process, index: float, field: str) -> Time:
+    """The process's time that the published code calls `index`.
+
+    Args:
+      field: what errors call it.
+
+    Raises:
+      UserError: the process has no such time, or its network cannot take it.
+    """
     try:
         time = process.official_time(index)
     except UserError as error:

@@ -41,12 +41,14 @@ def resolve_times(
       UserError: a time that the process does not have or that its network cannot take
         (EDM's 0: ln 0), a noise level out of reach, or one time twice.
     """
-    if settings.noise_levels:
-        field = f"config.{section}.noise_levels"
-        times = [_at_level(process, level, field) for level in settings.noise_levels]
+    levels = settings[f"{prefix}noise_levels"]
+    if levels:
+        field = f"config.{section}.{prefix}noise_levels"
+        times = [at_level(process, level, field) for level in levels]
     else:
-        field = f"config.{section}.times"
-        times = [official(process, index, field) for index in settings.times]
+        field = f"config.{section}.{prefix}times"
+        given = settings[f"{prefix}times"]
+        times = [official(process, index, field) for index in given]
     seen = {}
     for time in times:
         if time.time in seen:

@@ -108,9 +108,12 @@ class Trained:
         return {"denoiser": self.params, "autoencoder": self.autoencoder}
 
 
-def encoder(trained: Trained, taps: Sequence[str]) -> Encode:
-    """(trained.variables, x0, noise, time) -> tap -> features; x0 are images."""
-    of_denoiser = Encoder(trained.denoiser, tuple(taps))
+def encoder(trained: Trained, taps: Sequence[str], pooled: bool = True) -> Encode:
+    """(trained.variables, x0, noise, time) -> tap -> features; x0 are images.
+
+    Features of all positions where not `pooled`.
+    """
+    of_denoiser = Encoder(trained.denoiser, tuple(taps), pooled)
     if trained.latents is None:
         return of_denoiser
     return LatentEncoder(of_denoiser, trained.latents)

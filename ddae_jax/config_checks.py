@@ -26,6 +26,13 @@ _POSITIVE = (
     "probe.seeds",
     "contrastive.batch_size",
     "contrastive.forward_batch_size",
+    "finetune.epochs",
+    "finetune.batch_size",
+    "finetune.learning_rate",
+    "finetune.layer_decay",
+    "finetune.clip_norm",
+    "finetune.label_fraction",
+    "finetune.eval_every",
 )
 _NOT_NEGATIVE = (
     "seed",
@@ -41,6 +48,13 @@ _NOT_NEGATIVE = (
     "probe.train_count",
     "probe.test_count",
     "contrastive.count",
+    "finetune.noise_level",
+    "finetune.warmup_epochs",
+    "finetune.weight_decay",
+    "finetune.mixup",
+    "finetune.cutmix",
+    "finetune.train_count",
+    "finetune.test_count",
 )
 _SHARES = (
     "network.dropout",
@@ -49,7 +63,12 @@ _SHARES = (
     "train.ema_decay",
     "train.augment_probability",
     "train.label_dropout",
+    "finetune.layer_decay",
+    "finetune.ema_decay",
+    "finetune.label_smoothing",
+    "finetune.label_fraction",
 )
+_BELOW_ONE = ("network.drop_path", "finetune.drop_path")
 _CHOICES = {
     "dtype": ("float32", "bfloat16"),
     "probe.classifier": ("adam", "logistic"),
@@ -80,6 +99,7 @@ def validate(config: ConfigDict, tasks: Iterable[str]) -> None:
         (_POSITIVE, "positive", lambda value: value > 0),
         (_NOT_NEGATIVE, "0 or more", lambda value: value >= 0),
         (_SHARES, "in [0, 1]", lambda value: 0 <= value <= 1),
+        (_BELOW_ONE, "in [0, 1)", lambda value: 0 <= value < 1),
         (("probe.held_out",), "in (0, 1)", lambda value: 0 < value < 1),
     ]
     for fields, wanted, holds in checks:

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from ddae_jax import config as config_lib
 from ddae_jax.data.sources import SOURCES
 from ddae_jax.errors import UserError
+from ddae_jax.models.inception_input import MODES
 
 _POSITIVE = (
     "train.batch_size",
@@ -24,8 +25,23 @@ _POSITIVE = (
     "probe.batch_size",
     "probe.learning_rate",
     "probe.seeds",
+    "fid.count",
+    "fid.batch_size",
+    "fid.neighbours",
+    "fid.kid_subsets",
+    "fid.kid_subset_size",
+    "fid.classifier_steps",
     "contrastive.batch_size",
     "contrastive.forward_batch_size",
+    "dense.batch_size",
+    "dense.count",
+    "dense.clusters",
+    "dense.queries",
+    "dense.neighbours",
+    "dense.gallery",
+    "dense.epochs",
+    "dense.learning_rate",
+    "predict.batch_size",
     "finetune.epochs",
     "finetune.batch_size",
     "finetune.learning_rate",
@@ -47,7 +63,15 @@ _NOT_NEGATIVE = (
     "probe.l2",
     "probe.train_count",
     "probe.test_count",
+    "fid.precision_count",
+    "fid.inception_splits",
+    "fid.classifier_seed",
     "contrastive.count",
+    "dense.noise_level",
+    "dense.train_count",
+    "dense.classes",
+    "predict.noise_level",
+    "predict.train_count",
     "finetune.noise_level",
     "finetune.warmup_epochs",
     "finetune.weight_decay",
@@ -71,7 +95,10 @@ _SHARES = (
 _BELOW_ONE = ("network.drop_path", "finetune.drop_path")
 _CHOICES = {
     "dtype": ("float32", "bfloat16"),
+    "fid.resize": MODES,
     "probe.classifier": ("adam", "logistic"),
+    "dense.parts": ("maps", "retrieval", "segmentation"),
+    "predict.head": ("", "probe"),
 }
 
 
@@ -100,15 +127,21 @@ def validate(config: ConfigDict, tasks: Iterable[str]) -> None:
         (_NOT_NEGATIVE, "0 or more", lambda value: value >= 0),
         (_SHARES, "in [0, 1]", lambda value: 0 <= value <= 1),
         (_BELOW_ONE, "in [0, 1)", lambda value: 0 <= value < 1),
-        (("probe.held_out",), "in (0, 1)", lambda value: 0 < value < 1),
+        (
+            ("probe.held_out", "dense.held_out"),
+            "in (0, 1)",
+            lambda value: 0 < value < 1,
+        ),
     ]
     for fields, wanted, holds in checks:
         for field in fields:
             if field in flat and not holds(flat[field]):
                 raise UserError(f"config.{field}: {flat[field]} is not {wanted}")
     for field, choices in _CHOICES.items():
-        if flat[field] not in choices:
-            raise UserError(config_lib.unknown(f"config.{field}", flat[field], choices))
+        given = flat[field] if isinstance(flat[field], tuple) else (flat[field],)
+        for value in given:
+            if value not in choices:
+                raise UserError(config_lib.unknown(f"config.{field}", value, choices))
     config_lib.process(config)
     samplers = config_lib.samplers_of(config.process.name)
     if config.sampler.name not in samplers:

@@ -46,8 +46,69 @@ def _finetune() -> ConfigDict:
     return finetune
 
 
+def _dense() -> ConfigDict:
+    dense = ConfigDict()
+    dense.parts = ("maps", "retrieval")  # and segmentation
+    dense.taps = ()  # of maps and segmentation; empty: four, spread over the depth
+    dense.tap = ""  # of retrieval; empty: the probe's choice, else the middle
+    dense.noise_level = 0.0  # sigma/alpha; 0: the probe's choice, else 0.05
+    dense.batch_size = 64  # over all devices
+    dense.images = ""  # of maps: a file or folder; empty: the first test images
+    dense.count = 8  # images in the picture of maps
+    dense.clusters = 6  # of k-means
+    dense.queries = 256  # test images whose neighbours are looked up
+    dense.neighbours = 8  # of each query
+    dense.gallery = 8  # queries in the picture of neighbours
+    dense.train_count = 0  # neighbours come from the first training images; 0: all
+    dense.train_images = ""  # of segmentation: a folder of images, and one of masks,
+    dense.train_masks = ""  # PNG files of class indices; 255 is ignored
+    dense.test_images = ""
+    dense.test_masks = ""
+    dense.classes = 0  # in the masks; 0: up to the highest index in training
+    dense.held_out = 0.1  # share of the training images that chooses the tap
+    dense.epochs = 20
+    dense.learning_rate = 1e-2
+    return dense
+
+
+def _predict() -> ConfigDict:
+    predict = ConfigDict()
+    predict.images = ""  # a file or a folder of images
+    predict.head = "probe"  # probe: logistic regression; empty: features alone
+    predict.tap = ""  # of the head probe; empty: the probe's choice, else the middle
+    predict.noise_level = 0.0  # sigma/alpha; 0: the probe's choice, else 0.05
+    predict.train_count = 0  # the head is fitted on the first training images; 0: all
+    predict.batch_size = 128  # over all devices
+    return predict
+
+
+def _fid() -> ConfigDict:
+    fid = ConfigDict()
+    fid.count = 50_000  # samples to draw; the published protocol
+    fid.samples = ""  # folder of images or .npz (arr_0); empty: the sampler's
+    fid.keep_samples = False  # also write what is drawn, to WORKDIR/fid_samples
+    fid.reference = ""  # images or statistics; empty: the training set
+    fid.test_images = False  # also measure the data set's test images, as an anchor
+    fid.features = ""  # classifier, or a folder; empty: Inception
+    fid.inception = ""  # pt_inception-2015-12-05-6726825d.pth; empty: as in the cache
+    fid.resize = "pytorch"  # how Inception gets its 299 pixels: pytorch, tf1, clean
+    fid.cache = ""  # converted weights, statistics; empty: ~/.cache/ddae_jax
+    fid.batch_size = 64  # of images from files and data sets, over all devices
+    fid.precision_count = 10_000  # first images, for precision, recall, KID; 0: none
+    fid.neighbours = 3  # of precision and recall
+    fid.kid_subsets = 100
+    fid.kid_subset_size = 1000  # at most
+    fid.inception_splits = 10  # parts of the Inception score; 0: no score
+    fid.classifier_steps = 1000
+    fid.classifier_seed = 0
+    return fid
+
+
 SECTIONS: dict[str, Callable[[], ConfigDict]] = {
+    "fid": _fid,
     "contrastive": _contrastive,
+    "dense": _dense,
+    "predict": _predict,
     "finetune": _finetune,
 }
 """Name of the section -> function that makes it; in the order of --help."""
@@ -55,8 +116,17 @@ SECTIONS: dict[str, Callable[[], ConfigDict]] = {
 
 def shrink(config: ConfigDict) -> None:
     """Sets the fields of these tasks as a `:test` variant has them."""
+    fid = config.fid
+    fid.count, fid.batch_size, fid.precision_count = 24, 64, 24
+    fid.kid_subset_size, fid.kid_subsets, fid.inception_splits = 12, 4, 2
+    fid.classifier_steps = 20
     config.contrastive.count = 24
     config.contrastive.batch_size = config.contrastive.forward_batch_size = 16
     finetune = config.finetune
     finetune.epochs, finetune.warmup_epochs, finetune.batch_size = 2, 1, 16
     finetune.train_count, finetune.test_count = 64, 32
+    dense, predict = config.dense, config.predict
+    dense.batch_size, dense.count, dense.clusters = 16, 3, 3
+    dense.queries, dense.neighbours, dense.gallery = 8, 3, 2
+    dense.train_count, dense.epochs = 64, 1
+    predict.batch_size, predict.train_count = 16, 64

@@ -2,8 +2,11 @@
 
 from ddae_jax.tasks import (
     contrastive,
+    dense,
     export,
+    fid,
     import_weights,
+    predict,
     prepare,
     pretrain,
     probe,
@@ -18,6 +21,9 @@ TASKS = {
     "sample": sample,
     "probe": probe,
     "contrastive": contrastive,
+    "dense": dense,
+    "predict": predict,
+    "fid": fid,
     "report": report,
     "export": export,
 }

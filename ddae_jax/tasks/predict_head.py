@@ -1,0 +1,211 @@
+"""The classifier with which `predict` works: on frozen features, or none."""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from jaxtyping import Float
+from ml_collections import ConfigDict
+
+from ddae_jax import parallel
+from ddae_jax.data import source as data_source
+from ddae_jax.data.source import Source
+from ddae_jax.errors import UserError
+from ddae_jax.features import Encode, Encoder, encode_set
+from ddae_jax.heads import logistic
+from ddae_jax.heads.logistic import LogisticRegression
+from ddae_jax.tasks import cell, common
+from ddae_jax.tasks.cell import Cell
+from ddae_jax.tasks.common import Trained
+
+FILE = "head.npz"
+_ARRAYS = ("mean", "scale", "kernel", "bias")
+_IDENTITY = "identity"
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """From images to features, and from those to probabilities.
+
+    Attributes:
+      encode: gives the features under the name `tap`.
+      params: of `encode`, replicated over the mesh.
+      tap: its name.
+      time: the process's own.
+      noise_level: sigma/alpha of that.
+      class_names: in the order of the probabilities; () without a head.
+      probabilities: features (batch, width) -> (batch, classes); None without a head.
+      facts: of the head, for the protocol.
+    """
+
+    encode: Encode
+    params: dict
+    tap: str
+    time: float
+    noise_level: float
+    class_names: tuple[str, ...]
+    probabilities: Callable[[np.ndarray], np.ndarray] | None
+    facts: dict[str, Any]
+
+
+def load(config: ConfigDict, workdir: pathlib.Path, trained: Trained) -> Model:
+    """The model that config.predict.head names."""
+    return {"": _without, "probe": _probe}[config.predict.head](
+        config, workdir, trained
+    )
+
+
+def _without(config: ConfigDict, workdir: pathlib.Path, trained: Trained) -> Model:
+    chosen = cell.choose(config, "predict", workdir, trained.denoiser)
+    return _frozen(trained, chosen, (), None, {"head": "none"})
+
+
+def _probe(config: ConfigDict, workdir: pathlib.Path, trained: Trained) -> Model:
+    """WORKDIR/head.npz, where it is of this checkpoint and these settings; else a
+    logistic classifier is fitted on the training set, and kept there."""
+    chosen = cell.choose(config, "predict", workdir, trained.denoiser)
+    train = common.load_source(config, "train")
+    count = min(config.predict.train_count or len(train), len(train))
+    train = data_source.subset(train, np.arange(count))
+    check_training(train, trained.image_shape)
+    identity = {
+        "step": trained.step,
+        "weights": fingerprint(trained.params),
+        "tap": chosen.tap,
+        "time": chosen.time.time,
+        "data": train.name,
+        "train_images": len(train),
+        "classes": list(train.class_names),
+        "l2": config.probe.l2,
+        "seed": config.seed,
+    }
+    path = workdir / FILE
+    head = read(path, identity)
+    if head is None:
+        logging.info("predict: fitting a head on %d training images", len(train))
+        head = _fit(config, trained, chosen, train)
+        if jax.process_index() == 0:
+            write(path, head, identity)
+    else:
+        logging.info("predict: the head of %s", path)
+    facts = {
+        "head": "logistic regression on standardised features",
+        "head trained on": f"{len(train)} training images of {train.name}",
+        "l2": config.probe.l2,
+    }
+    return _frozen(
+        trained, chosen, train.class_names, lambda x: probabilities(head, x), facts
+    )
+
+
+def _frozen(trained: Trained, chosen: Cell, class_names, function, facts) -> Model:
+    return Model(
+        Encoder(trained.denoiser, (chosen.tap,)),
+        trained.params,
+        chosen.tap,
+        chosen.time.time,
+        chosen.time.noise_level,
+        class_names,
+        function,
+        facts | {"chosen by": chosen.chosen_by},
+    )
+
+
+def check_training(train: Source, image_shape: tuple[int, ...]) -> None:
+    """Raises a UserError where no head can be fitted for the network."""
+    if tuple(train.image_shape) != tuple(image_shape):
+        raise UserError(
+            f"config.data: images of {train.name} are {train.image_shape}, the "
+            f"checkpoint was trained on {tuple(image_shape)}"
+        )
+    found, classes = len(np.unique(train.labels)), len(train.class_names)
+    if found < 2:
+        raise UserError(
+            f"config.data.name: the {len(train)} training images used of {train.name} "
+            "are of one class; a head needs two (train_count takes the first images)"
+        )
+    if found < classes:
+        raise UserError(
+            f"config.predict.train_count: the {len(train)} training images used of "
+            f"{train.name} show {found} of its {classes} classes"
+        )
+
+
+def _fit(
+    config: ConfigDict, trained: Trained, chosen: Cell, train: Source
+) -> LogisticRegression:
+    # 1 to 4 are those of training, the probe, contrastive and dense.
+    noise_key = jax.random.fold_in(jax.random.key(config.seed), 5)
+    (features,) = encode_set(
+        Encoder(trained.denoiser, (chosen.tap,)),
+        trained.params,
+        trained.mesh,
+        train,
+        (chosen.time.time,),
+        noise_key,
+        config.predict.batch_size,
+    )
+    classes = len(train.class_names)
+    head = logistic.fit(features[chosen.tap], train.labels, classes, config.probe.l2)
+    if not head.converged:
+        logging.warning("predict: stopped at gradient norm %.1e", head.gradient_norm)
+    return head
+
+
+def probabilities(
+    head: LogisticRegression, features: Float[np.ndarray, "batch features"]
+) -> Float[np.ndarray, "batch classes"]:
+    """Softmax of the head's scores; rows sum to 1."""
+    standard = (features.astype(np.float64) - head.mean) / head.scale
+    scores = standard @ head.kernel + head.bias
+    scores = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return scores / scores.sum(axis=1, keepdims=True)
+
+
+def fingerprint(params: dict) -> str:
+    """SHA-256 of all parameters: what was retrained at the same step differs."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        digest.update(jax.tree_util.keystr(path).encode())
+        digest.update(np.ascontiguousarray(parallel.on_host(leaf)).tobytes())
+    return digest.hexdigest()
+
+
+def write(path: pathlib.Path, head: LogisticRegression, identity: dict) -> None:
+    """Writes a head and what it was fitted on and with."""
+    arrays = {name: getattr(head, name) for name in _ARRAYS}
+    facts = {
+        name: value
+        for name, value in dataclasses.asdict(head).items()
+        if name not in _ARRAYS
+    }
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        text = json.dumps({_IDENTITY: identity, "fit": facts})
+        np.savez(file, **arrays, about=np.array(text))
+    part.replace(path)
+
+
+def read(path: pathlib.Path, identity: dict) -> LogisticRegression | None:
+    """The head at `path`; None where there is none of this identity.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            about = json.loads(str(file["about"]))
+            arrays = {name: file[name] for name in _ARRAYS}
+        if about[_IDENTITY] != identity:
+            return None
+        return LogisticRegression(**arrays, **about["fit"])
+    except Exception as error:  # zip, numpy and JSON raise many kinds
+        raise UserError(f"{path}: damaged; delete it, it is made again") from error

@@ -12,7 +12,7 @@ from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from ddae_jax import config as config_lib
-from ddae_jax import config_checks
+from ddae_jax import config_checks, config_weights
 from ddae_jax.errors import UserError
 
 # What a checkpoint was made with: a later task cannot change it.
@@ -119,6 +119,9 @@ def parse(argv: Sequence[str], define, tasks: Sequence[str]) -> Command:
             "--config: name a file, such as configs/digits.py, or give the --workdir "
             "of an earlier run"
         )
+    if values.task and "import" in values.task.split(","):
+        with config.unlocked():  # what an earlier file needed is not this one's
+            config["import"] = config_weights.import_section()
     given = [word for word in argv if word.startswith(f"{_CONFIG}.")]
     config = _override(config, given)
     if values.task:

@@ -71,8 +71,7 @@ def draw_function(
             def denoise(x_t, time):
                 output = denoiser.output(own, x_t, time, labels)
                 if learned_variance:
-                    both = process.x0_and_variance(output, x_t, time)
-                    return jnp.concatenate(both, axis=-1)
+                    return process.x0_and_variance(output, x_t, time)
                 return process.x0(output, x_t, time)
 
             return denoise

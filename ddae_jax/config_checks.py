@@ -49,6 +49,14 @@ _POSITIVE = (
     "finetune.clip_norm",
     "finetune.label_fraction",
     "finetune.eval_every",
+    "noisy_classifier.log_every",
+    "noisy_classifier.checkpoint_every",
+    "noisy_classifier.features.epochs",
+    "noisy_classifier.features.batch_size",
+    "noisy_classifier.features.learning_rate",
+    "noisy_classifier.wide_resnet.epochs",
+    "noisy_classifier.wide_resnet.batch_size",
+    "noisy_classifier.wide_resnet.learning_rate",
 )
 _NOT_NEGATIVE = (
     "seed",
@@ -79,6 +87,10 @@ _NOT_NEGATIVE = (
     "finetune.cutmix",
     "finetune.train_count",
     "finetune.test_count",
+    "noisy_classifier.train_count",
+    "noisy_classifier.test_count",
+    "noisy_classifier.wide_resnet.warmup_epochs",
+    "noisy_classifier.wide_resnet.weight_decay",
 )
 _SHARES = (
     "network.dropout",
@@ -92,13 +104,18 @@ _SHARES = (
     "finetune.label_smoothing",
     "finetune.label_fraction",
 )
-_BELOW_ONE = ("network.drop_path", "finetune.drop_path")
+_BELOW_ONE = (
+    "network.drop_path",
+    "finetune.drop_path",
+    "noisy_classifier.wide_resnet.momentum",
+)
 _CHOICES = {
     "dtype": ("float32", "bfloat16"),
     "fid.resize": MODES,
     "probe.classifier": ("adam", "logistic"),
     "dense.parts": ("maps", "retrieval", "segmentation"),
     "predict.head": ("", "probe"),
+    "noisy_classifier.kinds": ("features", "wide_resnet"),
 }
 
 
@@ -180,17 +197,15 @@ def _check_taps_and_times(config: ConfigDict) -> None:
                 raise UserError(
                     config_lib.unknown(f"config.{name}.{field}", tap, known)
                 )
-        if "times" not in section:
-            continue
-        if not section.times and not section.noise_levels:
+        if "times" in section and not section.times and not section.noise_levels:
             raise UserError(
                 f"config.{name}.times: empty, and so is {name}.noise_levels"
             )
-        for field in ("times", "noise_levels"):
-            for value in section[field]:
+        for field in ("times", "noise_levels", "test_times", "test_noise_levels"):
+            for value in section.get(field, ()):
                 if not isinstance(value, int | float) or not value >= 0:
                     raise UserError(
                         f"config.{name}.{field}: {value!r} is not 0 or more"
                     )
-        if 0 in section.noise_levels:
-            raise UserError(f"config.{name}.noise_levels: 0 is not positive")
+                if value == 0 and field.endswith("noise_levels"):
+                    raise UserError(f"config.{name}.{field}: 0 is not positive")

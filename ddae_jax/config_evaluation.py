@@ -104,12 +104,41 @@ def _fid() -> ConfigDict:
     return fid
 
 
+def _noisy_classifier() -> ConfigDict:
+    noisy = ConfigDict()
+    noisy.kinds = ("features", "wide_resnet")  # trained in turn
+    noisy.tap = ""  # of the features; empty: the probe's choice, else the published
+    noisy.test_times = ()  # in the convention of the process; empty: the published
+    noisy.test_noise_levels = ()  # sigma/alpha; instead of times where not empty
+    noisy.flip = config_dict.placeholder(bool)  # None: as the probe
+    noisy.crop = config_dict.placeholder(int)  # padding in pixels; None: as the probe
+    noisy.train_count = 0  # use only the first images of the training set; 0: all
+    noisy.test_count = 0
+    noisy.log_every = 50
+    noisy.checkpoint_every = 1000
+    noisy.features = features = ConfigDict()  # a two-layer head
+    features.epochs = 15
+    features.batch_size = 512  # over all devices
+    features.learning_rate = 4e-3  # Adam's, for the whole batch
+    noisy.wide_resnet = wide = ConfigDict()  # from scratch: WRN-DEPTH-WIDEN
+    wide.depth = 28
+    wide.widen = 10
+    wide.epochs = 200
+    wide.warmup_epochs = 5
+    wide.batch_size = 128
+    wide.learning_rate = 0.1  # SGD's
+    wide.momentum = 0.9
+    wide.weight_decay = 5e-4
+    return noisy
+
+
 SECTIONS: dict[str, Callable[[], ConfigDict]] = {
     "fid": _fid,
     "contrastive": _contrastive,
     "dense": _dense,
     "predict": _predict,
     "finetune": _finetune,
+    "noisy_classifier": _noisy_classifier,
 }
 """Name of the section -> function that makes it; in the order of --help."""
 
@@ -130,3 +159,8 @@ def shrink(config: ConfigDict) -> None:
     dense.queries, dense.neighbours, dense.gallery = 8, 3, 2
     dense.train_count, dense.epochs = 64, 1
     predict.batch_size, predict.train_count = 16, 64
+    noisy = config.noisy_classifier
+    noisy.train_count, noisy.test_count = 64, 32
+    noisy.features.epochs, noisy.features.batch_size = 1, 16
+    wide = noisy.wide_resnet
+    wide.depth, wide.widen, wide.epochs, wide.batch_size = 10, 1, 1, 16

@@ -1,7 +1,5 @@
 """DDAE's noise-conditional classifier of features (Xiang et al., arXiv 2303.09769)."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -22,11 +20,9 @@ class NoisyMLP(nn.Module):
 
     Attributes:
       num_classes: of the logits.
-      dtype: of the computation; parameters and logits are float32.
     """
 
     num_classes: int
-    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
@@ -49,9 +45,6 @@ class NoisyMLP(nn.Module):
                 f"config.noisy_classifier.tap: {width} features are too few to add a "
                 f"time embedding to; it takes {MIN_FEATURES}"
             )
-        embedding = TimeEmbedding(width, 0, self.dtype, name="time")(condition, None)
-        x = linear(width, 2 * width, dtype=self.dtype, name="hidden")(
-            features + embedding
-        )
-        logits = linear(2 * width, self.num_classes, name="classes")(nn.silu(x))
-        return logits.astype(jnp.float32)
+        embedding = TimeEmbedding(width, 0, jnp.float32, name="time")(condition, None)
+        x = linear(width, 2 * width, name="hidden")(features + embedding)
+        return linear(2 * width, self.num_classes, name="classes")(nn.silu(x))

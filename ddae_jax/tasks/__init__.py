@@ -5,7 +5,9 @@ from ddae_jax.tasks import (
     dense,
     export,
     fid,
+    finetune,
     import_weights,
+    noisy_classifier,
     predict,
     prepare,
     pretrain,
@@ -24,6 +26,8 @@ TASKS = {
     "dense": dense,
     "predict": predict,
     "fid": fid,
+    "finetune": finetune,
+    "noisy_classifier": noisy_classifier,
     "report": report,
     "export": export,
 }

@@ -23,10 +23,11 @@ FILE = "report.html"
 GRIDS_SHOWN = 4
 _PACKAGES = ("ddae_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
-# The tasks that write through tasks/outcome.py, in the order of the page.
+# The tasks that write through tasks/outcome.py, in the order of the page: patterns of
+# what they call their results.
 EVALUATIONS = (
     "fid",
-    "finetune",
+    "finetune*",  # fine-tuned and from scratch, side by side
     "noisy_classifier",
     "contrastive",
     "track",
@@ -270,7 +271,12 @@ def versions(workdir: pathlib.Path, config: ConfigDict) -> str:
 
 def evaluations(workdir: pathlib.Path, config: ConfigDict) -> str | None:
     """What each evaluation task left."""
-    found = [outcome.section(workdir, name) for name in EVALUATIONS]
+    names = [
+        path.stem
+        for pattern in EVALUATIONS
+        for path in sorted(workdir.glob(f"{pattern}.json"))
+    ]
+    found = [outcome.section(workdir, name) for name in names]
     return "\n".join(part for part in found if part) or None
 
 

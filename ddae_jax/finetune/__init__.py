@@ -1,0 +1,1 @@
+"""A denoiser up to a tap, pooled, under a linear head: trained whole."""

@@ -54,10 +54,12 @@ def default(
     train.steps = 1000  # optimiser steps
     train.learning_rate = 4e-4  # Adam's, for the whole batch
     train.warmup_steps = 100  # linear from 0
+    train.decay_from = 0  # then constant to this step, then 1/sqrt(step); 0: constant
     train.adam_b1 = 0.9
     train.adam_b2 = 0.999
     train.adam_epsilon = 1e-8
-    train.clip_norm = 1.0  # of the global gradient
+    train.weight_decay = 0.0  # decoupled, AdamW's
+    train.clip_norm = 1.0  # of the global gradient; inf: no limit
     train.ema_decay = 0.9999  # the cap, where ema_warmup is on
     train.ema_warmup = True  # 1 - (1 + step)^(-2/3) up to the cap
     train.flip = True  # mirror images left to right
@@ -92,13 +94,27 @@ def default(
     probe.taps = ()  # empty: all
     probe.times = (1, 11, 21)  # in the published convention of the process
     probe.noise_levels = ()  # sigma/alpha; instead of times where not empty
-    probe.classifier = "adam"  # adam: the published protocol; logistic: converged
+    # adam: the published protocol; logistic: converged; ridge, knn; attentive: over
+    # positions instead of their mean
+    probe.classifier = "adam"
+    probe.output = "probe"  # names the files: probe or probe_NAME
     probe.epochs = 15
     probe.batch_size = 512
     probe.learning_rate = 4e-3
     probe.flip = True
     probe.crop = 4  # random crop: padding in pixels; 0: none
     probe.l2 = 1e-3  # of the logistic classifier, on standardised features
+    probe.ridge_l2 = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)  # chosen on held-out images
+    probe.knn_k = 20
+    probe.knn_metric = ("cosine", "euclidean")  # likewise
+    probe.knn_temperature = 0.07  # cosine votes: exp(similarity / it); 0: one each
+    probe.attentive_heads = 8  # of the attention; they divide the tap's channels
+    probe.attentive_queries = 1
+    probe.concat = ""  # one cell of all taps, times or both
+    probe.draws = 1  # of the noise; features of logistic, ridge, knn are their mean
+    probe.label_fraction = 1.0  # share of each class's images, one at least
+    probe.cache = True  # keep features of logistic, ridge, knn on disk
+    probe.cache_folder = ""  # empty: WORKDIR/features
     probe.held_out = 0.1  # share of the training set that chooses tap and time
     probe.seeds = 1  # repeat with other noise and held-out images; report the mean
     probe.train_count = 0  # use only the first images of the training set; 0: all
@@ -202,6 +218,14 @@ def shrink(config: ConfigDict) -> None:
     probe.epochs, probe.batch_size, probe.seeds = 1, 16, min(probe.seeds, 2)
     probe.train_count, probe.test_count, probe.held_out = 64, 32, 0.5
     config_evaluation.shrink(config)
+
+
+def copy_with(config: ConfigDict, changes: dict[str, Any]) -> ConfigDict:
+    """Returns a copy in which the fields "section.field" have other values."""
+    copy = config.copy_and_resolve_references()
+    copy.update_from_flattened_dict(changes)
+    copy.lock()
+    return copy
 
 
 def flatten(config: ConfigDict, prefix: str = "") -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The checks on the values of a config that no type shows."""
 
+import re
 from collections.abc import Iterable
 
 from ml_collections import ConfigDict
@@ -25,6 +26,11 @@ _POSITIVE = (
     "probe.batch_size",
     "probe.learning_rate",
     "probe.seeds",
+    "probe.knn_k",
+    "probe.attentive_heads",
+    "probe.attentive_queries",
+    "probe.draws",
+    "probe.label_fraction",
     "fid.count",
     "fid.batch_size",
     "fid.neighbours",
@@ -64,11 +70,14 @@ _NOT_NEGATIVE = (
     "data.threads",
     "train.steps",
     "train.warmup_steps",
+    "train.decay_from",
+    "train.weight_decay",
     "train.sample_every",
     "train.keep_every",
     "sample.grid",
     "probe.crop",
     "probe.l2",
+    "probe.knn_temperature",
     "probe.train_count",
     "probe.test_count",
     "fid.precision_count",
@@ -99,6 +108,7 @@ _SHARES = (
     "train.ema_decay",
     "train.augment_probability",
     "train.label_dropout",
+    "probe.label_fraction",
     "finetune.layer_decay",
     "finetune.ema_decay",
     "finetune.label_smoothing",
@@ -112,9 +122,11 @@ _BELOW_ONE = (
 _CHOICES = {
     "dtype": ("float32", "bfloat16"),
     "fid.resize": MODES,
-    "probe.classifier": ("adam", "logistic"),
+    "probe.classifier": ("adam", "logistic", "ridge", "knn", "attentive"),
+    "probe.knn_metric": ("cosine", "euclidean"),
+    "probe.concat": ("", "taps", "times", "both"),
     "dense.parts": ("maps", "retrieval", "segmentation"),
-    "predict.head": ("", "probe"),
+    "predict.head": ("", "probe", "finetune"),
     "noisy_classifier.kinds": ("features", "wide_resnet"),
 }
 
@@ -175,6 +187,7 @@ def validate(config: ConfigDict, tasks: Iterable[str]) -> None:
             "(config.network.channel_multipliers)"
         )
     _check_taps_and_times(config)
+    _check_probe(config.probe)
     augment = getattr(config.network, "augment_channels", 0)
     if config.train.augment_probability > 0 and augment != 9:
         raise UserError(
@@ -209,3 +222,28 @@ def _check_taps_and_times(config: ConfigDict) -> None:
                     )
                 if value == 0 and field.endswith("noise_levels"):
                     raise UserError(f"config.{name}.{field}: 0 is not positive")
+
+
+def _check_probe(probe: ConfigDict) -> None:
+    """What only the task probe has."""
+    if not re.fullmatch(r"probe(_[A-Za-z0-9_.-]+)?", probe.output):
+        raise UserError(
+            f"config.probe.output: {probe.output!r} is not probe or probe_NAME, with "
+            "letters, digits, _, . and - in NAME"
+        )
+    for field in ("ridge_l2", "knn_metric"):
+        if not probe[field]:
+            raise UserError(f"config.probe.{field}: empty")
+    for value in probe.ridge_l2:
+        if not isinstance(value, int | float) or not value > 0:
+            raise UserError(f"config.probe.ridge_l2: {value!r} is not positive")
+    if probe.draws > 1 and probe.classifier in ("adam", "attentive"):
+        raise UserError(
+            f"config.probe.draws: {probe.draws}, but {probe.classifier} draws noise "
+            "anew for every batch; logistic, ridge and knn average over draws"
+        )
+    if probe.concat and probe.classifier == "attentive":
+        raise UserError(
+            f"config.probe.concat: {probe.concat!r} needs pooled taps, and attentive "
+            "takes positions"
+        )

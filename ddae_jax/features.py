@@ -139,11 +139,24 @@ def pixels_as_position(
 
 @functools.lru_cache(maxsize=32)
 def compiled(encode: Encode) -> Encode:
-    """`encode` under jit: one program for all times, and for equal encoders."""
-    return jax.jit(
-        lambda params, x0, noise, time: encode(params, x0, noise, time),
-        compiler_options=compiler.options(),
-    )
+    """`encode` under jit: one program for all times, and for equal encoders.
+
+    Names keep their order, which jit would sort.
+    """
+    names = []
+
+    def values(params, x0, noise, time):
+        outputs = encode(params, x0, noise, time)
+        names[:] = outputs
+        return tuple(outputs.values())
+
+    program = jax.jit(values, compiler_options=compiler.options())
+
+    def run(params, x0, noise, time):
+        found = program(params, x0, noise, time)
+        return dict(zip(names, found, strict=True))
+
+    return run
 
 
 def evaluation_inputs(

@@ -17,6 +17,7 @@ def heat_map(
     accuracy: Float[np.ndarray, "taps levels"],
     chosen: tuple[int, int],
     title: str,
+    column_names: Sequence[str] = (),
 ) -> None:
     """Writes a PNG of accuracy at each tap (rows, shallowest below) and noise level.
 
@@ -26,6 +27,7 @@ def heat_map(
       accuracy: in [0, 1].
       chosen: row and column that get a frame.
       title: above the map.
+      column_names: below the columns; empty: the noise levels.
     """
     columns = np.argsort(noise_levels, kind="stable")
     percent = 100 * np.asarray(accuracy)[:, columns]
@@ -36,7 +38,8 @@ def heat_map(
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     image = axes.imshow(percent, origin="lower", aspect="auto", cmap="viridis")
-    labels = [f"{noise_levels[column]:.3g}" for column in columns]
+    names = column_names or [f"{level:.3g}" for level in noise_levels]
+    labels = [names[column] for column in columns]
     axes.set_xticks(range(count), labels)
     axes.set_yticks(range(rows), taps)
     axes.set_xlabel("noise level (sigma/alpha)")

@@ -1,7 +1,9 @@
-"""Linear heads on frozen features, many at once: initialisation, loss, one step."""
+"""Heads on frozen features, many at once: initialisation, loss, one step."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +11,19 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 Features = Float[Array, "batch features"]
-Heads = list[dict[str, dict[str, Array]]]
-"""For each time, name of the features -> {"kernel", "bias"} of a linear layer."""
+Heads = list[dict[str, dict]]
+"""For each time, name of the features -> parameters of a head: {"kernel", "bias"} of a
+linear one."""
+
+
+class Kind(Protocol):
+    """What a head is: hashable, its parameters apart."""
+
+    def init(self, key: PRNGKeyArray, width: int, class_count: int) -> dict:
+        """Draws parameters for features of `width`."""
+
+    def logits(self, head: dict, features: Array) -> Float[Array, "batch classes"]:
+        """Applies a head of these parameters."""
 
 
 def init_head(key: PRNGKeyArray, width: int, class_count: int) -> dict[str, Array]:
@@ -27,11 +40,30 @@ def logits(head: dict[str, Array], features: Features) -> Float[Array, "batch cl
     return features @ head["kernel"] + head["bias"]
 
 
+@dataclasses.dataclass(frozen=True)
+class LinearHead:
+    """The linear layer as a `Kind`."""
+
+    def init(self, key: PRNGKeyArray, width: int, class_count: int) -> dict[str, Array]:
+        """`init_head`."""
+        return init_head(key, width, class_count)
+
+    def logits(
+        self, head: dict[str, Array], features: Features
+    ) -> Float[Array, "batch classes"]:
+        """`logits`."""
+        return logits(head, features)
+
+
+LINEAR = LinearHead()
+
+
 def summed_loss(
     heads: Heads,
     features: list[dict[str, Features]],
     labels: Int[Array, "batch"],
     weights: Float[Array, "batch"],
+    kind: Kind = LINEAR,
 ) -> Float[Array, ""]:
     """Sum over the heads of their mean cross-entropies, weighted by example.
 
@@ -41,7 +73,7 @@ def summed_loss(
 
     def loss(head, inputs):
         losses = optax.softmax_cross_entropy_with_integer_labels(
-            logits(head, inputs), labels
+            kind.logits(head, inputs), labels
         )
         return (losses * weights).sum() / jnp.maximum(weights.sum(), 1)
 
@@ -69,22 +101,27 @@ def cosine_per_epoch(
 
 
 def init_heads(
-    key: PRNGKeyArray, inputs: Sequence[dict[str, Features]], class_count: int
+    key: PRNGKeyArray,
+    inputs: Sequence[dict[str, Features]],
+    class_count: int,
+    kind: Kind = LINEAR,
 ) -> Heads:
-    """Draws a head for each of `inputs`: for each time, name -> (batch, features).
+    """Draws a head for each of `inputs`: for each time, name -> (batch, ..., features).
 
     All start from one draw, so that a head does not depend on those beside it.
     """
     return [
         {
-            name: init_head(key, value.shape[1], class_count)
+            name: kind.init(key, value.shape[-1], class_count)
             for name, value in at_time.items()
         }
         for at_time in inputs
     ]
 
 
-@functools.partial(jax.jit, static_argnames="optimizer", donate_argnums=(1, 2))
+@functools.partial(
+    jax.jit, static_argnames=("optimizer", "kind"), donate_argnums=(1, 2)
+)
 def update(
     optimizer: optax.GradientTransformation,
     heads: Heads,
@@ -92,27 +129,33 @@ def update(
     inputs: list[dict[str, Features]],
     labels: Int[Array, "batch"],
     weights: Float[Array, "batch"],
+    kind: Kind = LINEAR,
 ) -> tuple[Heads, optax.OptState, Float[Array, ""]]:
     """One optimiser step of all heads. Returns them, the state and the summed loss.
 
     An example of weight 0 is not learned from.
     """
-    loss, gradient = jax.value_and_grad(summed_loss)(heads, inputs, labels, weights)
+    loss, gradient = jax.value_and_grad(summed_loss)(
+        heads, inputs, labels, weights, kind
+    )
     updates, opt_state = optimizer.update(gradient, opt_state)
     return optax.apply_updates(heads, updates), opt_state, loss
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnames="kind")
 def count_correct(
     heads: Heads,
     inputs: list[dict[str, Features]],
     labels: Int[Array, "batch"],
     valid: Bool[Array, "batch"],
+    kind: Kind = LINEAR,
 ) -> list[dict[str, Int[Array, ""]]]:
     """For each time, name -> how many of the valid examples its head gets right."""
     return [
         {
-            name: jnp.sum((logits(head, features[name]).argmax(-1) == labels) & valid)
+            name: jnp.sum(
+                (kind.logits(head, features[name]).argmax(-1) == labels) & valid
+            )
             for name, head in at_time.items()
         }
         for at_time, features in zip(heads, inputs, strict=True)

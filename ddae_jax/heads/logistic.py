@@ -9,6 +9,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
+from ddae_jax.heads import standardise
+
 
 @dataclasses.dataclass(frozen=True)
 class LogisticRegression:
@@ -80,11 +82,7 @@ def fit(
         curvature l2 is then within tolerance^2 / (2 l2) of its minimum.
       max_steps: stop here at the latest.
     """
-    mean = features.mean(axis=0, dtype=np.float64)
-    scale = features.std(axis=0, dtype=np.float64)
-    # A constant feature can have a spread of rounding errors: do not blow them up.
-    scale[scale <= 1e-6 * np.abs(mean)] = 1.0
-    scale[scale == 0] = 1.0
+    mean, scale = standardise.moments(features)
     standard = ((features - mean) / scale).astype(np.float32)
     weights, loss, norm, steps = _minimise(
         jnp.asarray(standard),

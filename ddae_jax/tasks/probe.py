@@ -1,5 +1,6 @@
-"""Linear classifiers on features of a trained denoiser, over taps and noise levels."""
+"""Classifiers on features of a trained denoiser, over taps and noise levels."""
 
+import dataclasses
 import functools
 import pathlib
 import time as clock
@@ -9,25 +10,34 @@ import jax
 import numpy as np
 from absl import logging
 from jax.sharding import Mesh
-from jaxtyping import Bool, PRNGKeyArray
+from jaxtyping import Bool
 from ml_collections import ConfigDict
 
 from ddae_jax import parallel, plots
 from ddae_jax.data import source as data_source
 from ddae_jax.data.source import Source
-from ddae_jax.errors import UserError
-from ddae_jax.features import Encode, encode_set, pixels
-from ddae_jax.heads import logistic
-from ddae_jax.tasks import common
+from ddae_jax.feature_cache import FeatureCache, model_identity
+from ddae_jax.features import Encode, pixels, pixels_as_position
+from ddae_jax.heads import attentive, linear
+from ddae_jax.tasks import common, probe_fixed
 from ddae_jax.tasks.probe_adam import AdamProbe
+from ddae_jax.tasks.probe_data import (
+    check_sources,
+    first,
+    labelled_by_seed,
+    masks_by_seed,
+)
 from ddae_jax.tasks.probe_grid import (
     Score,
     Time,
     accuracy_table,
+    columns,
     resolve_times,
     summarise,
 )
-from ddae_jax.tasks.probe_table import table
+from ddae_jax.tasks.probe_table import short, table
+
+__all__ = ["check_sources", "masks_by_seed", "protocol", "run", "score", "summary"]
 
 _PIXELS = Time(given=0.0, time=0.0, noise_level=0.0)  # the clean image
 
@@ -39,8 +49,8 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     of the training set, on that part; the test set plays no role in it. Heads trained
     on the whole training set are what is tested.
 
-    Writes probe.json (all figures), probe.txt (a table) and probe.png (test accuracy by
-    tap and noise level) into `workdir`.
+    Writes OUTPUT.json (all figures), OUTPUT.txt (a table) and OUTPUT.png (test accuracy
+    by tap and noise level) into `workdir`; OUTPUT is config.probe.output.
 
     Raises:
       UserError: no checkpoint; a time or noise level that the process does not have;
@@ -53,115 +63,92 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     mesh = trained.mesh
     parallel.check_batch_size("config.probe.batch_size", probe.batch_size, mesh)
     times = resolve_times(probe, trained.denoiser.process)
-    train = _first(common.load_source(config, "train"), probe.train_count)
-    test = _first(common.load_source(config, "test"), probe.test_count)
+    train = first(common.load_source(config, "train"), probe.train_count)
+    test = first(common.load_source(config, "test"), probe.test_count)
     common.check_images(trained, train)
     check_sources(train, test, train.image_shape)
-    masks = masks_by_seed(config, train)
+    by_seed = labelled_by_seed(config, train)
     paths = trained.denoiser.network.tap_paths()
     taps = tuple(tap for tap in paths if not probe.taps or tap in probe.taps)
 
-    def measure(name: str, encode: Encode, params: dict, times: tuple[Time, ...]):
-        logging.info("probe: %s", name)
+    def measure(name: str, network: Network, times: tuple[Time, ...]):
+        logging.info("%s: %s", probe.output, name)
         scores = [
-            score(config, encode, params, mesh, times, train, mask, test, seed)
-            for seed, mask in masks.items()
+            score(config, network, mesh, times, labelled, held_out, test, seed)
+            for seed, (labelled, held_out) in by_seed.items()
         ]
-        return summarise(scores, times, len(test))
+        return summarise(scores, columns(times, probe.concat), len(test))
 
-    result = measure(
-        "trained network", common.encoder(trained, taps), trained.variables, times
-    )
+    result = measure("trained network", network(config, workdir, trained, taps), times)
     baselines = {}
     if probe.baselines:
         blank = common.untrained(config, workdir)
         baselines["untrained"] = measure(
-            "untrained network", common.encoder(blank, taps), blank.variables, times
+            "untrained network", network(config, workdir, blank, taps), times
         )
-        baselines["pixels"] = measure("raw pixels", pixels, {}, (_PIXELS,))
-    held_out_count = int(next(iter(masks.values())).sum())
+        baselines["pixels"] = measure("raw pixels", _pixels(config), (_PIXELS,))
+    labelled, held_out = by_seed[config.seed]
     report = {
         "step": trained.step,
         "data": train.name,
         "class_count": len(train.class_names),
-        "protocol": protocol(config, len(train), held_out_count, len(test)),
-        "seeds": list(masks),
+        "protocol": protocol(config, len(labelled), int(held_out.sum()), len(test)),
+        "seeds": list(by_seed),
         "seconds": round(clock.monotonic() - started, 1),
         **result,
         "baselines": baselines,
     }
-    common.write_json(workdir, "probe.json", report)
+    common.write_json(workdir, f"{probe.output}.json", report)
     if jax.process_index() == 0:
-        (workdir / "probe.txt").write_text(table(report))
-        chosen = report["chosen"]
-        plots.heat_map(
-            workdir / "probe.png",
-            taps,
-            [time.noise_level for time in times],
-            accuracy_table(report, taps, times),
-            (
-                taps.index(chosen["tap"]),
-                [time.time for time in times].index(chosen["time"]),
-            ),
-            f"{train.name}, step {trained.step}; framed: chosen on held-out images",
-        )
+        (workdir / f"{probe.output}.txt").write_text(table(report))
+        _heat_map(workdir / f"{probe.output}.png", report, columns(times, probe.concat))
     logging.info("%s", summary(report))
 
 
-def _first(source: Source, count: int) -> Source:
-    if not count or count >= len(source):
-        return source
-    return data_source.subset(source, np.arange(count))
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """What gives features.
 
-
-def check_sources(train: Source, test: Source, image_shape: tuple[int, ...]) -> None:
-    """Raises a UserError where nothing can be classified, or nothing compared."""
-    for source in (train, test):
-        if tuple(source.image_shape) != tuple(image_shape):
-            raise UserError(
-                f"config.data: images of {source.name} are {source.image_shape}, the "
-                f"checkpoint was trained on {tuple(image_shape)}"
-            )
-    classes = len(train.class_names)
-    if classes < 2 or len(np.unique(train.labels)) < 2:
-        raise UserError(
-            f"config.data.name: the {len(train)} training images used of {train.name} "
-            "are of one class; a probe needs two (train_count takes the first images)"
-        )
-    if len(train) < classes:
-        raise UserError(
-            f"config.probe.train_count: {len(train)} training images of {train.name} "
-            f"are fewer than its {classes} classes"
-        )
-
-
-def masks_by_seed(
-    config: ConfigDict, train: Source
-) -> dict[int, Bool[np.ndarray, "count"]]:
-    """Maps each seed to the mask of the training images that are held out.
-
-    Raises:
-      UserError: fewer images are held out than there are classes.
+    Attributes:
+      encoder_of: taps -> encoder.
+      taps: the wanted ones.
+      params: for the encoder, replicated over the mesh.
+      cache: of its features; None where they are not kept.
     """
-    seeds = range(config.seed, config.seed + config.probe.seeds)
-    share = config.probe.held_out
-    try:
-        masks = {seed: data_source.held_out_mask(train, share, seed) for seed in seeds}
-    except UserError as error:
-        raise UserError(f"config.probe.held_out: {error}") from error
-    count = int(masks[config.seed].sum())
-    if count < len(train.class_names):
-        raise UserError(
-            f"config.probe.held_out: {share} of {len(train)} images holds out {count}, "
-            f"too few to choose by for {len(train.class_names)} classes"
-        )
-    return masks
+
+    encoder_of: Callable[[tuple[str, ...]], Encode]
+    taps: tuple[str, ...]
+    params: dict
+    cache: FeatureCache | None = None
+
+
+def network(
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    trained: common.Trained,
+    taps: tuple[str, ...],
+) -> Network:
+    """The features of a denoiser that config.probe.classifier takes."""
+    probe = config.probe
+    pooled = probe.classifier != "attentive"
+    encoder_of = functools.partial(common.encoder, trained, pooled=pooled)
+    cache = None
+    if probe.cache and probe.classifier in probe_fixed.CLASSIFIERS:
+        folder = pathlib.Path(probe.cache_folder or workdir / "features")
+        identity = model_identity(encoder_of(taps), trained.variables)
+        cache = FeatureCache(folder, identity, trained.step)
+    return Network(encoder_of, taps, trained.variables, cache)
+
+
+def _pixels(config: ConfigDict) -> Network:
+    attends = config.probe.classifier == "attentive"
+    encode = pixels_as_position if attends else pixels
+    return Network(lambda taps: encode, ("pixels",), {})
 
 
 def score(
     config: ConfigDict,
-    encode: Encode,
-    params: dict,
+    network: Network,
     mesh: Mesh,
     times: tuple[Time, ...],
     train: Source,
@@ -170,22 +157,31 @@ def score(
     seed: int,
 ) -> Score:
     """Trains all heads of one seed; scores them on held-out and on test images."""
-    method: Callable = {"adam": _adam, "logistic": _logistic}[config.probe.classifier]
+    probe = config.probe
     # 1 is training's.
     key = jax.random.fold_in(jax.random.key(seed), 2)
     points = tuple(time.time for time in times)
-    return method(
-        config, encode, params, mesh, points, train, held_out, test, seed, key
-    )
-
-
-def _adam(
-    config, encode, params, mesh, times, train, held_out, test, seed, key: PRNGKeyArray
-) -> Score:
-    probe = config.probe
-    protocol = AdamProbe(
-        encode,
-        times,
+    if probe.classifier in probe_fixed.CLASSIFIERS:
+        extract = probe_fixed.Extractor(
+            network.encoder_of,
+            network.taps,
+            network.params,
+            mesh,
+            points,
+            probe.batch_size,
+            probe.draws,
+            network.cache,
+        )
+        return probe_fixed.score(probe, extract, train, held_out, test, key, seed)
+    heads = {
+        "adam": linear.LINEAR,
+        "attentive": attentive.AttentiveHead(
+            probe.attentive_heads, probe.attentive_queries
+        ),
+    }
+    trainer = AdamProbe(
+        network.encoder_of(network.taps),
+        points,
         len(train.class_names),
         probe.epochs,
         probe.batch_size,
@@ -193,68 +189,62 @@ def _adam(
         probe.flip,
         probe.crop,
         config.data.threads,
+        probe.concat,
+        heads[probe.classifier],
     )
     fit_key, *keys = jax.random.split(key, 3)
-    both = protocol.fit(params, mesh, train, held_out, fit_key, seed)
+    both = trainer.fit(network.params, mesh, train, held_out, fit_key, seed)
     sources = (data_source.subset(train, np.flatnonzero(held_out)), test)
     return Score(
         *(
-            protocol.accuracies(heads, params, mesh, source, part_key)
+            trainer.accuracies(heads, network.params, mesh, source, part_key)
             for heads, source, part_key in zip(both, sources, keys, strict=True)
         )
     )
 
 
-def _logistic(
-    config, encode, params, mesh, times, train, held_out, test, seed, key: PRNGKeyArray
-) -> Score:
-    probe = config.probe
-    features_of = functools.partial(
-        encode_set, encode, params, mesh, times=times, batch_size=probe.batch_size
+def _heat_map(path: pathlib.Path, report: dict, shown: tuple[Time, ...]) -> None:
+    chosen = report["chosen"]
+    rows = tuple(dict.fromkeys(cell["tap"] for cell in report["cells"]))
+    plots.heat_map(
+        path,
+        [short(row) for row in rows],
+        [time.noise_level for time in shown],
+        accuracy_table(report, rows, shown),
+        (
+            rows.index(chosen["tap"]),
+            [time.time for time in shown].index(chosen["time"]),
+        ),
+        f"{report['data']}, step {report['step']}; framed: chosen on held-out images",
+        ["+".join(f"{level:.3g}" for level in time.levels()) for time in shown],
     )
-    train_key, test_key = jax.random.split(key)
-    train_features = features_of(source=train, key=train_key)
-    test_features = features_of(source=test, key=test_key)
-
-    def fit(name, inputs, labels):
-        head = logistic.fit(inputs, labels, len(train.class_names), probe.l2)
-        if not head.converged:
-            logging.warning(
-                "probe: %s stopped at gradient norm %.1e", name, head.gradient_norm
-            )
-        return head
-
-    by_held_out, by_test = [], []
-    for at_time, test_at_time in zip(train_features, test_features, strict=True):
-        by_held_out.append({})
-        by_test.append({})
-        for name, inputs in at_time.items():
-            choosing = fit(name, inputs[~held_out], train.labels[~held_out])
-            by_held_out[-1][name] = choosing.accuracy(
-                inputs[held_out], train.labels[held_out]
-            )
-            final = fit(name, inputs, train.labels)
-            by_test[-1][name] = final.accuracy(test_at_time[name], test.labels)
-    return Score(by_held_out, by_test)
 
 
 def protocol(
     config: ConfigDict, train_count: int, held_out_count: int, test_count: int
 ) -> dict:
-    """What probe.json says of how it was measured."""
+    """What the JSON file says of how it was measured."""
     probe = config.probe
     facts = {
         "classifier": probe.classifier,
+        "label_fraction": probe.label_fraction,
         "train_images": train_count,
         "held_out_images": held_out_count,
         "test_images": test_count,
         "weights": "EMA",
         "noise": "one draw an image, shared by all times; fresh in test",
         "time_convention": "noise level" if probe.noise_levels else "published",
+        "concatenated": probe.concat or "nothing",
     }
-    if probe.classifier == "logistic":
-        return facts | {"l2": probe.l2, "standardised": True, "augmentation": "none"}
-    return facts | {
+    if probe.classifier in probe_fixed.CLASSIFIERS:
+        facts["draws"] = probe.draws
+        if probe.draws > 1:
+            facts["noise"] = (
+                f"mean features over {probe.draws} draws an image, shared by all "
+                "times; fresh in test"
+            )
+        return facts | probe_fixed.protocol(probe)
+    facts |= {
         "epochs": probe.epochs,
         "batch_size": probe.batch_size,
         "learning_rate": probe.learning_rate,
@@ -262,15 +252,22 @@ def protocol(
         "flip": probe.flip,
         "crop": probe.crop,
     }
+    if probe.classifier == "attentive":
+        facts["attention_heads"] = probe.attentive_heads
+        facts["queries"] = probe.attentive_queries
+        facts["raw_pixels"] = "one position"
+    return facts
 
 
 def summary(report: dict) -> str:
     """The outcome in one line."""
     chosen = report["chosen"]
+    levels = chosen.get("noise_levels", [chosen["noise_level"]])
     line = (
         f"probe of step {report['step']}: test accuracy {100 * chosen['test']:.2f} % "
-        f"at {chosen['tap']}, noise level {chosen['noise_level']:.3g} (chosen on "
-        f"held-out images), {len(report['seeds'])} seed(s)"
+        f"at {short(chosen['tap'])}, noise level "
+        f"{'+'.join(f'{level:.3g}' for level in levels)} (chosen on held-out images), "
+        f"{len(report['seeds'])} seed(s)"
     )
     for name, result in report["baselines"].items():
         line += f"; {name} {100 * result['chosen']['test']:.2f} %"

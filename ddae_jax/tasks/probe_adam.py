@@ -1,7 +1,8 @@
-"""DDAE's probe protocol: linear heads on features of augmented, noisy images."""
+"""DDAE's probe protocol: heads trained on features of augmented, noisy images."""
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +12,19 @@ from absl import logging
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
-from ddae_jax import parallel
+from ddae_jax import compiler, parallel
 from ddae_jax.data import augment, batches
 from ddae_jax.data.source import Source
-from ddae_jax.features import Encode, evaluation_inputs, example_noise, noise_shape
+from ddae_jax.features import (
+    Encode,
+    clean_and_noise,
+    compiled,
+    evaluation_inputs,
+    example_noise,
+    noise_shape,
+)
 from ddae_jax.heads import linear
+from ddae_jax.tasks.probe_grid import cell_parts
 
 Images = Float[Array, "batch height width channels"]
 
@@ -38,6 +47,8 @@ class AdamProbe:
       flip: mirror training images at random.
       crop: training images are shifted by up to this many pixels; 0 for none.
       threads: that decode training images which are not in memory.
+      concat: which features are concatenated, as in `probe_grid.cell_parts`.
+      head: what is trained on them.
     """
 
     encode: Encode
@@ -49,6 +60,8 @@ class AdamProbe:
     flip: bool = True
     crop: int = 4
     threads: int = 8
+    concat: str = ""
+    head: linear.Kind = linear.LINEAR
 
     def fit(
         self,
@@ -89,7 +102,9 @@ class AdamProbe:
         )
         # The second set of heads learns from every image.
         masks = (~held_out, np.ones_like(held_out))
-        trained: list[list] | None = None
+        # For each column of the grid both sets: (heads, state of the optimiser).
+        trained: list[list] = []
+        fresh = None
         for step in range(steps):
             images, labels, indices = next(stream)
             weights = [mask[indices].astype(np.float32) for mask in masks]
@@ -103,24 +118,33 @@ class AdamProbe:
             x0, noise = training_inputs(
                 images, positions, draw_key, self.flip, self.crop, shape
             )
-            inputs = self._features(params, x0, noise)
-            if trained is None:
-                trained = [
-                    list(self._create(optimizer, mesh, inputs, init_key)) for _ in masks
-                ]
-            for i, (heads, opt_state) in enumerate(trained):
-                *trained[i], loss = linear.update(
-                    optimizer, heads, opt_state, inputs, labels, weights[i]
-                )
+            loss, cells = 0.0, 0
+            for i, inputs in enumerate(self._columns(params, x0, noise)):
+                if fresh is None:
+                    fresh = self._create(optimizer, mesh, inputs, init_key)
+                if i == len(trained):
+                    # Copies because a step takes the memory of its heads.
+                    trained.append([jax.tree.map(jnp.copy, fresh) for _ in masks])
+                for both, weight in enumerate(weights):
+                    *trained[i][both], loss_here = linear.update(
+                        optimizer,
+                        *trained[i][both],
+                        [inputs],
+                        labels,
+                        weight,
+                        self.head,
+                    )
+                loss, cells = loss + loss_here, cells + len(inputs)
             if stop // count > start // count:
-                mean = float(loss) / sum(len(at_time) for at_time in inputs)
                 logging.info(
                     "probe: epoch %d of %d, loss %.4f",
                     stop // count,
                     self.epochs,
-                    mean,
+                    float(loss) / cells,
                 )
-        choosing, final = (heads for heads, _ in trained)
+        choosing, final = (
+            [column[both][0][0] for column in trained] for both in range(2)
+        )
         return choosing, final
 
     def accuracies(
@@ -132,32 +156,64 @@ class AdamProbe:
         key: PRNGKeyArray,
     ) -> list[dict[str, float]]:
         """For each time, name of the features -> share of `source` in [0, 1]."""
-        totals = None
+        totals, names = None, []
         batch = evaluation_inputs(source, mesh, self.batch_size)
         for images, labels, indices, valid in batch:
             shape = noise_shape(self.encode, images.shape[1:])
-            x0, noise = _test_inputs(images, indices, key, shape)
-            inputs = self._features(params, x0, noise)
-            correct = linear.count_correct(heads, inputs, labels, valid)
+            x0, noise = clean_and_noise(images, indices, key, shape)
+            correct, names = [], []
+            for column, inputs in zip(
+                heads, self._columns(params, x0, noise), strict=True
+            ):
+                correct += linear.count_correct(
+                    [column], [inputs], labels, valid, self.head
+                )
+                names.append(list(inputs))
             totals = (
                 correct if totals is None else jax.tree.map(jnp.add, totals, correct)
             )
-        return jax.tree.map(
-            lambda total: int(total) / len(source), parallel.on_host(totals)
-        )
-
-    def _features(self, params, x0, noise):
+        # A compiled function sorts names; the grid's order is that of depth.
         return [
-            _encode(self.encode, params, x0, noise, jnp.float32(time))
-            for time in self.times
+            {name: int(column[name]) / len(source) for name in in_order}
+            for column, in_order in zip(parallel.on_host(totals), names, strict=True)
         ]
+
+    def _columns(self, params, x0, noise) -> Iterator[dict[str, Array]]:
+        """Yields the cells of one column of the grid after the other, name -> features.
+
+        A time is encoded when its column comes: the taps of all times, large where they
+        are not pooled, need not be there at once.
+        """
+        run = compiled(self.encode)
+        joined = self.concat in ("times", "both")
+        outputs = []
+        for time in self.times:
+            outputs.append(run(params, x0, noise, jnp.float32(time)))
+            if not joined:
+                yield _cells([outputs.pop()], self.concat)
+        if joined:
+            yield _cells(outputs, self.concat)
 
     def _create(self, optimizer, mesh, inputs, key):
         def init(key):
-            heads = linear.init_heads(key, inputs, self.class_count)
+            heads = linear.init_heads(key, [inputs], self.class_count, self.head)
             return heads, optimizer.init(heads)
 
-        return jax.jit(init, out_shardings=parallel.replicated(mesh))(key)
+        create = jax.jit(
+            init,
+            out_shardings=parallel.replicated(mesh),
+            compiler_options=compiler.options_for_one_call(),
+        )
+        return create(key)
+
+
+def _cells(outputs: list[dict[str, Array]], concat: str) -> dict[str, Array]:
+    """The cells of one column; `outputs` are of the times that it joins."""
+    (column,) = cell_parts(tuple(outputs[0]), len(outputs), concat)
+    return {
+        name: jnp.concatenate([outputs[i][tap] for i, tap in parts], axis=-1)
+        for name, parts in column.items()
+    }
 
 
 # Small programs instead of one for a whole step: the forward pass, which is slow to
@@ -185,13 +241,3 @@ def training_inputs(
         images = augment.random_crop(keys, images, crop)
     noise = example_noise(noise_key, positions, shape or images.shape[1:])
     return augment.to_float(images), noise
-
-
-@functools.partial(jax.jit, static_argnames="shape")
-def _test_inputs(images, indices, key, shape):
-    return augment.to_float(images), example_noise(key, indices, shape)
-
-
-@functools.partial(jax.jit, static_argnames="encode")
-def _encode(encode, params, x0, noise, time):
-    return encode(params, x0, noise, time)

@@ -21,11 +21,66 @@ class Time:
       given: as the config has it: a published time, or a noise level.
       time: the process's own.
       noise_level: sigma/alpha.
+      joined: the times whose features this column concatenates; empty: its own alone.
     """
 
     given: float
     time: float
     noise_level: float
+    joined: tuple["Time", ...] = ()
+
+    def levels(self) -> list[float]:
+        """Noise levels of all times of the column."""
+        return [time.noise_level for time in self.joined or (self,)]
+
+    def fields(self) -> dict:
+        """What probe.json says of it."""
+        fields = {
+            "given": self.given,
+            "time": self.time,
+            "noise_level": self.noise_level,
+        }
+        if self.joined:
+            fields["times"] = [time.time for time in self.joined]
+            fields["noise_levels"] = self.levels()
+        return fields
+
+
+CONCATENATIONS = ("", "taps", "times", "both")
+"""What of config.probe.concat becomes one cell."""
+
+
+def columns(times: Sequence[Time], concat: str) -> tuple[Time, ...]:
+    """The grid's columns: the times, or one that joins them all.
+
+    Where times are joined, the column's own fields are those of the smallest noise
+    level.
+    """
+    if concat not in ("times", "both") or len(times) == 1:
+        return tuple(times)
+    least = min(times, key=lambda time: time.noise_level)
+    return (dataclasses.replace(least, joined=tuple(times)),)
+
+
+def cell_parts(
+    taps: Sequence[str], time_count: int, concat: str
+) -> list[dict[str, list[tuple[int, str]]]]:
+    """For each column, name of the cell -> the (index of the time, tap) that it joins.
+
+    The features of a cell are those of its parts one after the other, time by time. A
+    cell of several taps is named TAP+TAP.
+    """
+
+    def groups(values, joined):
+        return [list(values)] if joined else [[value] for value in values]
+
+    return [
+        {
+            "+".join(names): [(number, name) for number in numbers for name in names]
+            for names in groups(taps, concat in ("taps", "both"))
+        }
+        for numbers in groups(range(time_count), concat in ("times", "both"))
+    ]
 
 
 def resolve_times(
@@ -106,10 +161,17 @@ def at_level(process: Process, level: float, field: str) -> Time:
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """Accuracies in [0, 1] of one seed: for each time, name of the features -> it."""
+    """Accuracies in [0, 1] of one seed: for each time, name of the features -> it.
+
+    Attributes:
+      held_out: on held-out images, of heads that have not seen them.
+      test: on test images.
+      details: what else is known of a cell, JSON-able; empty where there is nothing.
+    """
 
     held_out: list[dict[str, float]]
     test: list[dict[str, float]]
+    details: list[dict[str, dict]] = dataclasses.field(default_factory=list)
 
 
 def spread(values: Sequence[float]) -> float | None:
@@ -134,7 +196,7 @@ def summarise(scores: Sequence[Score], times: Sequence[Time], test_count: int) -
             cells.append(
                 {
                     "tap": name,
-                    **dataclasses.asdict(time),
+                    **time.fields(),
                     "held_out": float(np.mean(held_out)),
                     "test": float(np.mean(test)),
                     "held_out_by_seed": held_out,
@@ -142,6 +204,9 @@ def summarise(scores: Sequence[Score], times: Sequence[Time], test_count: int) -
                     "standard_error": spread(test),
                 }
             )
+            if scores[0].details:
+                details = [score.details[i][name] for score in scores]
+                cells[-1]["details_by_seed"] = details
     chosen = max(cells, key=lambda cell: cell["held_out"])
     best = max(cells, key=lambda cell: cell["test"])
     accuracy = chosen["test"]

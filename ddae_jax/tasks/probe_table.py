@@ -5,7 +5,7 @@ def table(report: dict) -> str:
     """The content of probe.json as text."""
     counts = report["protocol"]
     lines = [
-        f"Linear probe of {report['data']}, checkpoint of step {report['step']}",
+        f"Probe of {report['data']}, checkpoint of step {report['step']}",
         f"classifier {counts['classifier']}; {counts['train_images']} training, "
         f"{counts['held_out_images']} held-out and {counts['test_images']} test "
         f"images; seeds {', '.join(map(str, report['seeds']))}",
@@ -30,10 +30,22 @@ def table(report: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
+def short(name: str) -> str:
+    """A cell's name; of more than three joined taps the first and the last."""
+    taps = name.split("+")
+    return name if len(taps) < 4 else f"{taps[0]}+...+{taps[-1]} ({len(taps)})"
+
+
+def noise_levels(cell: dict) -> str:
+    """The noise level of a cell, or those that it joins."""
+    levels = cell.get("noise_levels", [cell["noise_level"]])
+    return "+".join(f"{level:.4g}" for level in levels)
+
+
 def _row(name: str, cell: dict) -> str:
-    label = name if cell["tap"] == name else f"{name} {cell['tap']}"
+    label = name if cell["tap"] == name else f"{name} {short(cell['tap'])}"
     return (
-        f"{label:24} {cell['time']:8.4g} {cell['noise_level']:11.4g} "
+        f"{label:24} {cell['time']:8.4g} {noise_levels(cell):>11} "
         f"{100 * cell['held_out']:9.2f} {100 * cell['test']:7.2f}"
     )
 
@@ -44,4 +56,4 @@ def _outcome(cell: dict) -> str:
         text += f" +- {100 * cell['standard_error']:.2f} (standard error)"
         each = ", ".join(f"{100 * value:.2f}" for value in cell["test_by_seed"])
         text += f", by seed {each}"
-    return f"{text} at {cell['tap']}, noise level {cell['noise_level']:.4g}"
+    return f"{text} at {short(cell['tap'])}, noise level {noise_levels(cell)}"

@@ -36,6 +36,10 @@ def get_config(variant: str = ""):
     config.probe.l2 = 1e-4
     config.probe.held_out = 0.2
     config.probe.seeds = 3
+    config.fid.features = "classifier"  # Inception knows no digits
+    config.fid.test_images = True
+    config.fid.count = 1000
+    config.fid.classifier_steps = 500
     if variant == "test":
         config_lib.shrink(config)
     return config

@@ -78,5 +78,19 @@ def test_warm_up_is_linear_then_constant():
     np.testing.assert_allclose(rates, [0.1, 0.2, 0.3, 0.4, 0.4, 0.4], rtol=1e-6)
 
 
+def test_the_rate_falls_with_the_square_root_of_the_step():
+    schedule = train_state.warmup_schedule(0.4, 4, decay_from=8)
+    rates = [float(schedule(step)) for step in (0, 3, 8, 32, 72)]
+    np.testing.assert_allclose(rates, [0.1, 0.4, 0.4, 0.2, 0.4 / 3], rtol=1e-6)
+
+
+def test_weight_decay_pulls_all_parameters_towards_zero():
+    params = {"kernel": jnp.array([2.0, -4.0])}
+    gradient = {"kernel": jnp.zeros(2)}
+    optimizer = train_state.adam(0.1, weight_decay=0.03, clip_norm=float("inf"))
+    updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["kernel"], [-0.006, 0.012], rtol=1e-6)
+
+
 def test_constant_ema_decay():
     assert train_state.ema_decay(jnp.int32(0), 0.99, warmup=False) == np.float32(0.99)

@@ -1,5 +1,9 @@
 """The augmentation of Karras et al. 2022 (arXiv 2206.00364), appendix F.2.
 
+The constants are the documented defaults of the published pipeline (NVlabs/edm), its
+"probability of doing anisotropic scaling with respect to a rotated coordinate frame"
+of 0.5 among them.
+
 Six random transformations of an image, and nine labels that tell the network what
 was done, so that it learns the augmented distribution without leaking it into its
 samples (nine zeros mean "not augmented").
@@ -24,9 +28,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 SCALE_STD = 0.2  # standard deviation of log2 of a scaling
 TRANSLATE_STD = 0.125  # standard deviation of a shift, in image widths
-# Share of the stretches whose axis is turned. The golden values show that some are not;
-# they do not fix the share.
-FRAME_PROBABILITY = 0.5
+FRAME_PROBABILITY = 0.5  # share of the stretches whose axis is turned
 LABELS = 9
 
 # Low-pass decomposition filter of the symlet with six vanishing moments ("sym6" of the

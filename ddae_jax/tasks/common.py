@@ -48,9 +48,16 @@ def train_step(config: ConfigDict, class_count: int) -> TrainStep:
     train = config.train
     if train.class_conditional:
         _check_conditional(config, class_count)
-    schedule = train_state.warmup_schedule(train.learning_rate, train.warmup_steps)
+    schedule = train_state.warmup_schedule(
+        train.learning_rate, train.warmup_steps, train.decay_from
+    )
     optimizer = train_state.adam(
-        schedule, train.adam_b1, train.adam_b2, train.adam_epsilon, train.clip_norm
+        schedule,
+        train.adam_b1,
+        train.adam_b2,
+        train.adam_epsilon,
+        train.clip_norm,
+        train.weight_decay,
     )
     return TrainStep(
         denoiser(config),

@@ -26,11 +26,20 @@ class TrainState:
     opt_state: optax.OptState
 
 
-def warmup_schedule(learning_rate: float, warmup_steps: int) -> optax.Schedule:
-    """Linear from learning_rate / warmup_steps at step 0, then constant."""
+def warmup_schedule(
+    learning_rate: float, warmup_steps: int, decay_from: int = 0
+) -> optax.Schedule:
+    """Linear from learning_rate / warmup_steps at step 0, then constant.
+
+    With `decay_from`, from that step on learning_rate * sqrt(decay_from / step): the
+    inverse square root schedule of EDM2 (Karras et al. 2024, arXiv 2312.02696).
+    """
 
     def schedule(step):
-        return learning_rate * jnp.minimum((step + 1) / max(warmup_steps, 1), 1.0)
+        rate = learning_rate * jnp.minimum((step + 1) / max(warmup_steps, 1), 1.0)
+        if decay_from:
+            rate = rate * jax.lax.rsqrt(jnp.maximum(step / decay_from, 1.0))
+        return rate
 
     return schedule
 
@@ -41,12 +50,18 @@ def adam(
     b2: float = 0.999,
     epsilon: float = 1e-8,
     clip_norm: float = 1.0,
+    weight_decay: float = 0.0,
 ) -> optax.GradientTransformation:
-    """Adam (Kingma & Ba 2015) behind a limit on the global norm of the gradient."""
-    return optax.chain(
-        optax.clip_by_global_norm(clip_norm),
-        optax.adam(learning_rate, b1=b1, b2=b2, eps=epsilon),
-    )
+    """Adam (Kingma & Ba 2015) behind a limit on the global norm of the gradient.
+
+    With `weight_decay` AdamW (Loshchilov & Hutter 2019), on all parameters.
+    """
+    moments = {"b1": b1, "b2": b2, "eps": epsilon}
+    if weight_decay:
+        rule = optax.adamw(learning_rate, **moments, weight_decay=weight_decay)
+    else:
+        rule = optax.adam(learning_rate, **moments)
+    return optax.chain(optax.clip_by_global_norm(clip_norm), rule)
 
 
 def ema_decay(step: Int[Array, ""], cap: float, warmup: bool) -> Float[Array, ""]:

@@ -8,8 +8,6 @@ machine drifts: only the ratio of medians counts. The last line is JSON.
 
 import json
 import os
-import statistics
-import time
 from collections.abc import Callable
 
 import diffusers
@@ -18,7 +16,7 @@ import numpy as np
 import torch
 from absl import app, flags
 
-from benchmarks import ours, theirs
+from benchmarks import ours, theirs, timing
 from ddae_jax import compiler
 
 WHAT = flags.DEFINE_list("what", ["train", "sample", "extract"], "What to time.")
@@ -37,53 +35,6 @@ COMPILER_OPTIONS = flags.DEFINE_bool(
 )
 
 KNOWN = ("train", "sample", "extract")
-
-
-def alternate(
-    sides: dict[str, Callable[[], None]], rounds: int
-) -> dict[str, list[float]]:
-    """Times the calls turn by turn, after one warm-up each. Returns seconds."""
-    for run in sides.values():
-        run()
-        run()
-    seconds = {name: [] for name in sides}
-    for turn in range(rounds):
-        # Every other round runs backwards, so that no side always follows another.
-        for name in list(sides)[:: 1 if turn % 2 == 0 else -1]:
-            start = time.perf_counter()
-            sides[name]()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
-def summarise(seconds: dict[str, list[float]], images: int) -> dict[str, dict]:
-    """Images/s of each side and our speed over theirs, with the quartiles.
-
-    `ratio` is of the medians; `ratio_quartiles` are those of the rounds' ratios.
-    """
-    result = {}
-    for name, values in seconds.items():
-        median = statistics.median(values)
-        result[name] = {
-            "images_per_second": images / median,
-            "slowest_over_fastest": max(values) / min(values),
-        }
-        if name != "ours":
-            rounds = np.divide(values, seconds["ours"])
-            result[name]["ratio"] = median / statistics.median(seconds["ours"])
-            result[name]["ratio_quartiles"] = np.quantile(rounds, [0.25, 0.75]).tolist()
-    return result
-
-
-def show(task: str, result: dict[str, dict]) -> None:
-    """Prints one line a side."""
-    for name, row in result.items():
-        line = f"{task:8s} {name:16s} {row['images_per_second']:9.2f} images/s"
-        line += f"  slowest/fastest {row['slowest_over_fastest']:.2f}"
-        if "ratio" in row:
-            low, high = row["ratio_quartiles"]
-            line += f"  ours is {row['ratio']:.2f} x this ({low:.2f} to {high:.2f})"
-        print(line, flush=True)
 
 
 def compiler_options() -> dict[str, str] | None:
@@ -153,9 +104,9 @@ def main(argv):
         print(f"{name:18s} {value}", flush=True)
     results = {}
     for task in WHAT.value:
-        seconds = alternate(sides_of(task, device), ROUNDS.value)
-        results[task] = summarise(seconds, BATCH.value)
-        show(task, results[task])
+        seconds = timing.alternate(sides_of(task, device), ROUNDS.value)
+        results[task] = timing.summarise(seconds, BATCH.value)
+        timing.show(task, results[task])
     print(json.dumps(about | {"results": results}))
 
 

@@ -1,0 +1,77 @@
+"""bfloat16: the UNet's forward pass, and training, stay with float32.
+
+The other networks' forward passes are compared in their own files.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ddae_jax.data import batches, sources
+from ddae_jax.denoiser import Denoiser
+from ddae_jax.diffusion.ddpm import DDPM
+from ddae_jax.models.unet import UNet
+from ddae_jax.train import state as train_state
+from ddae_jax.train.step import TrainStep
+from tests import golden_values, test_unet
+
+STEPS, LAST = 80, 30
+
+
+@pytest.mark.parametrize("name", ["unet_small", "unet_small_bigup"])
+def test_unet_forward(name):
+    meta, arrays = golden_values.load(name)
+    network = test_unet.network_of(meta["kwargs"]).clone(dtype=jnp.bfloat16)
+    images = golden_values.nhwc(arrays["in/x"])
+    params = test_unet.params_of(network, meta, images.shape[1:])
+    output = jax.jit(network.apply)(
+        {"params": params}, images, arrays["in/t"], None, arrays.get("in/aug")
+    )
+    assert output.dtype == jnp.float32
+    expected = golden_values.nhwc(arrays["out/y"])
+    error = np.linalg.norm(output - expected) / np.linalg.norm(expected)
+    print(f"{name}: relative deviation {error:.1e}")
+    assert error < 3e-2
+
+
+def trainer(dtype):
+    """Returns seed -> losses of a short training on the digits, one program."""
+    network = UNet(
+        image_channels=1,
+        channels=32,
+        channel_multipliers=(1,),
+        attention=(True,),
+        blocks=1,
+        dtype=dtype,
+    )
+    recipe = TrainStep(Denoiser(network, DDPM()), train_state.adam(1e-3))
+    init = train_state.create(recipe.denoiser, recipe.optimizer, (8, 8, 1))
+    source = sources.load("digits", "train")
+    order = batches.Order(0, len(source))
+    images = np.stack([source.read(order.batch(i, 32)) for i in range(STEPS)])
+
+    @jax.jit
+    def train(seed):
+        key = jax.random.key(seed)
+
+        def step(state, batch):
+            state, metrics = recipe(state, batch, jnp.zeros(32, jnp.int32), key)
+            return state, metrics["loss"]
+
+        return jax.lax.scan(step, init(key), images)[1]
+
+    return lambda seed: np.asarray(train(seed))
+
+
+def test_training_reaches_the_loss_of_float32():
+    exact, half = trainer(jnp.float32), trainer(jnp.bfloat16)
+    for seed in (0, 1):
+        reference, ours = exact(seed), half(seed)
+        end = reference[-LAST:]
+        noise = end.std() / np.sqrt(LAST)
+        difference = abs(ours[-LAST:].mean() - end.mean())
+        print(f"{end.mean():.4f} in float32, off by {difference:.4f} ({noise:.4f})")
+        assert end.mean() < 0.5 * reference[0]
+        # Data, times and noise are the same, so that little of the noise remains.
+        assert difference < noise

@@ -88,8 +88,15 @@ def restore_part(checkpoints, step: int, shapes: dict, shardings: dict) -> dict:
     """
     abstract = _placed(shapes, shardings)
     placing = ocp.checkpoint_utils.construct_restore_args(abstract)
-    part = ocp.args.PyTreeRestore(abstract, restore_args=placing, partial_restore=True)
-    return _read(checkpoints, step, part)
+    args = ocp.args.PyTreeRestore(abstract, restore_args=placing, partial_restore=True)
+    found = _read(checkpoints, step, args)
+    # What the checkpoint lacks comes back as it was asked for.
+    for path, leaf in jax.tree_util.tree_leaves_with_path(found):
+        if not isinstance(leaf, jax.Array):
+            where = pathlib.Path(checkpoints.directory) / str(step)
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise UserError(f"checkpoint {where} cannot be read: it has no {name}")
+    return found
 
 
 def _placed(shapes: Any, shardings: Any) -> Any:

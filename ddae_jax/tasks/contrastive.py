@@ -15,7 +15,7 @@ from ddae_jax import checkpoint, curves, log, parallel
 from ddae_jax.data import batches
 from ddae_jax.data import source as data_source
 from ddae_jax.errors import UserError
-from ddae_jax.features import Encoder, encode_set
+from ddae_jax.features import encode_set
 from ddae_jax.metrics.contrastive import alignment_and_uniformity
 from ddae_jax.tasks import common, outcome
 from ddae_jax.tasks.probe_grid import Time, resolve_times
@@ -91,11 +91,7 @@ def measure(
         settings.forward_batch_size,
         trained.mesh,
     )
-    if tuple(train.image_shape) != trained.image_shape:
-        raise UserError(
-            f"config.data: images of {train.name} are {train.image_shape}, the "
-            f"checkpoint was trained on {trained.image_shape}"
-        )
+    common.check_images(trained, train)
     times = resolve_times(settings, trained.denoiser.process, "contrastive")
     paths = trained.denoiser.network.tap_paths()
     taps = tuple(tap for tap in paths if not settings.taps or tap in settings.taps)
@@ -104,8 +100,8 @@ def measure(
     key = jax.random.fold_in(jax.random.key(config.seed), 3)
     views = [
         encode_set(
-            Encoder(trained.denoiser, taps),
-            trained.params,
+            common.encoder(trained, taps),
+            trained.variables,
             trained.mesh,
             train,
             [time.time for time in times],

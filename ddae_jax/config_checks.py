@@ -128,6 +128,7 @@ _CHOICES = {
     "dense.parts": ("maps", "retrieval", "segmentation"),
     "predict.head": ("", "probe", "finetune"),
     "noisy_classifier.kinds": ("features", "wide_resnet"),
+    "track.measures": ("probe", "fid"),
 }
 
 

@@ -74,7 +74,7 @@ def _dense() -> ConfigDict:
 def _predict() -> ConfigDict:
     predict = ConfigDict()
     predict.images = ""  # a file or a folder of images
-    predict.head = "probe"  # probe: logistic regression; empty: features alone
+    predict.head = "probe"  # probe (logistic), finetune, or empty: features alone
     predict.tap = ""  # of the head probe; empty: the probe's choice, else the middle
     predict.noise_level = 0.0  # sigma/alpha; 0: the probe's choice, else 0.05
     predict.train_count = 0  # the head is fitted on the first training images; 0: all
@@ -132,9 +132,17 @@ def _noisy_classifier() -> ConfigDict:
     return noisy
 
 
+def _track() -> ConfigDict:
+    track = ConfigDict()
+    track.steps = ()  # checkpoints; empty: all
+    track.measures = ("probe", "fid")  # fid is left out where its files are missing
+    return track
+
+
 SECTIONS: dict[str, Callable[[], ConfigDict]] = {
     "fid": _fid,
     "contrastive": _contrastive,
+    "track": _track,
     "dense": _dense,
     "predict": _predict,
     "finetune": _finetune,
@@ -148,7 +156,7 @@ def shrink(config: ConfigDict) -> None:
     fid = config.fid
     fid.count, fid.batch_size, fid.precision_count = 24, 64, 24
     fid.kid_subset_size, fid.kid_subsets, fid.inception_splits = 12, 4, 2
-    fid.classifier_steps = 20
+    fid.classifier_steps = 6
     config.contrastive.count = 24
     config.contrastive.batch_size = config.contrastive.forward_batch_size = 16
     finetune = config.finetune

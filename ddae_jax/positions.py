@@ -14,57 +14,61 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ddae_jax import compiler, parallel
 from ddae_jax.data import augment
 from ddae_jax.data.source import Source
-from ddae_jax.denoiser import Denoiser
 from ddae_jax.errors import UserError
 from ddae_jax.features import (
     Encode,
     Images,
     evaluation_inputs,
     example_noise,
-    extract,
     noise_shape,
 )
 
 
 def grid(
-    tap: Float[Array, "batch ..."], image_size: tuple[int, int], extra_tokens: int = 0
+    positions: Float[Array, "batch positions channels"], image_size: tuple[int, int]
 ) -> Float[Array, "batch rows columns channels"]:
-    """Gives a tap the layout of the image, in float32.
+    """Gives positions, row by row, the layout that is nearest the image's.
 
     Args:
-      tap: (batch, rows, columns, channels), or (batch, tokens, channels) with the
-        image's tokens row by row.
-      image_size: (height, width), of whose proportions the grid is.
-      extra_tokens: leading tokens that stand for no part of the image.
+      image_size: (height, width).
 
     Raises:
-      UserError: the tokens do not fill a grid of these proportions.
+      UserError: they fill no grid of about these proportions.
     """
-    if tap.ndim == 4:
-        return tap.astype(jnp.float32)
-    tokens = tap[:, extra_tokens:].astype(jnp.float32)
+    batch, count, channels = positions.shape
     height, width = image_size
-    count = tokens.shape[1]
-    rows = round(math.sqrt(count * height / width))
-    columns = count // max(rows, 1)
-    if rows * columns != count or rows * width != columns * height:
-        raise UserError(f"{count} tokens are no grid over {height}x{width} pixels")
-    return tokens.reshape(len(tokens), rows, columns, -1)
+    shapes = [(rows, count // rows) for rows in range(1, count + 1) if not count % rows]
+
+    def stretch(shape):
+        return abs(math.log(shape[0] * width / (shape[1] * height)))
+
+    best = min(shapes, key=stretch)
+    # Odd sides are rounded where they are halved: 28x20 pixels become 4x3 positions.
+    if stretch(best) > math.log(1.5):
+        raise UserError(f"{count} positions are no grid over {height}x{width} pixels")
+    return positions.reshape(batch, *best, channels)
 
 
 @dataclasses.dataclass(frozen=True)
 class GridEncoder:
-    """Taps per position: tap -> (batch, rows, columns, channels)."""
+    """Features per position: name -> (batch, rows, columns, channels).
 
-    denoiser: Denoiser
-    taps: tuple[str, ...]
+    Attributes:
+      encode: gives (batch, positions, channels), row by row.
+    """
+
+    encode: Encode
+
+    def noise_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Shape of the noise of one image."""
+        return noise_shape(self.encode, image_shape)
 
     def __call__(
         self, params: dict, x0: Images, noise: Images, time: Float[Array, ""]
     ) -> dict[str, Array]:
-        taps = extract(self.denoiser, params, x0, time, noise, self.taps, pooled=False)
-        extra = getattr(self.denoiser.network, "extra_tokens", 0)
-        return {name: grid(tap, x0.shape[1:3], extra) for name, tap in taps.items()}
+        """Returns the features in the layout of the images."""
+        found = self.encode(params, x0, noise, time)
+        return {name: grid(value, x0.shape[1:3]) for name, value in found.items()}
 
 
 @functools.cache

@@ -29,6 +29,9 @@ def principal_colours(
 
     points = features.reshape(-1, features.shape[-1])
     fitted = _some(points, seed)
+    total = float(fitted.var(axis=0, dtype=np.float64).sum())
+    if total == 0:
+        return np.full((*features.shape[:-1], 3), 0.5, np.float32), 0.0
     count = min(3, *fitted.shape)
     analysis = PCA(count, svd_solver="full").fit(fitted)
     components = analysis.transform(points)
@@ -38,10 +41,8 @@ def principal_colours(
     scaled = (components - low) / np.where(flat, 1.0, high - low)
     colours = np.full((len(points), 3), 0.5, np.float32)
     colours[:, :count] = np.where(flat, 0.5, scaled.clip(0, 1))
-    total = float(fitted.var(axis=0, dtype=np.float64).sum())
     share = float(np.sum(analysis.explained_variance_)) * (1 - 1 / len(fitted))
-    explained = share / total if total > 0 else 0.0
-    return colours.reshape(*features.shape[:-1], 3), explained
+    return colours.reshape(*features.shape[:-1], 3), share / total
 
 
 def k_means(

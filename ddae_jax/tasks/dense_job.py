@@ -7,10 +7,9 @@ from typing import Any
 import jax
 from jaxtyping import PRNGKeyArray
 
-from ddae_jax.data.source import Source
-from ddae_jax.errors import UserError
 from ddae_jax.features import Encode
 from ddae_jax.positions import GridEncoder
+from ddae_jax.tasks import common
 from ddae_jax.tasks.cell import Cell
 from ddae_jax.tasks.common import Trained
 from ddae_jax.tasks.outcome import Picture
@@ -28,9 +27,15 @@ class Job:
     taps: tuple[str, ...]
     cell: Cell
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) to which image files are brought."""
+        latents = self.trained.latents
+        return self.trained.image_shape if latents is None else latents.image_shape
+
     def grid_encoder(self) -> Encode:
         """The taps per position."""
-        return GridEncoder(self.trained.denoiser, self.taps)
+        return GridEncoder(common.encoder(self.trained, self.taps, pooled=False))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,12 +61,3 @@ def key(seed: int, part: int) -> PRNGKeyArray:
     """The noise of one part: 0 maps, 1 and 2 retrieval, 3 segmentation."""
     # 1 to 3 are those of training, the probe and the samples, and contrastive.
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 4), part)
-
-
-def check_shape(source: Source, image_shape: tuple[int, ...]) -> None:
-    """Raises a UserError where the network was made for other images."""
-    if tuple(source.image_shape) != tuple(image_shape):
-        raise UserError(
-            f"config.data: images of {source.name} are {source.image_shape}, the "
-            f"checkpoint was trained on {tuple(image_shape)}"
-        )

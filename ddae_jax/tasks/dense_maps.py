@@ -15,7 +15,7 @@ from ddae_jax.errors import UserError
 from ddae_jax.heads import clusters
 from ddae_jax.positions import encode_batches
 from ddae_jax.tasks import common
-from ddae_jax.tasks.dense_job import Job, Part, check_shape, key
+from ddae_jax.tasks.dense_job import Job, Part, key
 from ddae_jax.tasks.outcome import Picture
 
 _SIDE = 1.1  # inches of one map
@@ -28,14 +28,14 @@ def run(config: ConfigDict, job: Job) -> Part:
     the same in every row.
     """
     settings, trained = config.dense, job.trained
-    source, names = _images(config, trained.image_shape)
+    source, names = _images(config, job)
     size = trained.mesh.size
     batch_size = min(settings.batch_size, -(-len(source) // size) * size)
     parts = [
         features
         for _, features in encode_batches(
             job.grid_encoder(),
-            trained.params,
+            trained.variables,
             trained.mesh,
             source,
             job.cell.time.time,
@@ -71,14 +71,12 @@ def run(config: ConfigDict, job: Job) -> Part:
     )
 
 
-def _images(
-    config: ConfigDict, image_shape: tuple[int, int, int]
-) -> tuple[Source, list[str]]:
+def _images(config: ConfigDict, job: Job) -> tuple[Source, list[str]]:
     """The user's images, or the first of the test set; and what to call them."""
     count = config.dense.count
     if not config.dense.images:
         test = common.load_source(config, "test")
-        check_shape(test, image_shape)
+        common.check_images(job.trained, test)
         test = data_source.subset(test, np.arange(min(count, len(test))))
         return test, [test.class_names[label] for label in test.labels]
     field = "config.dense.images"
@@ -87,7 +85,7 @@ def _images(
         logging.info("dense: the first %d of %d images are shown", count, len(paths))
         paths = paths[:count]
     enlarge = image_files.enlarges(config.data.name)
-    source = image_files.source(field, paths, image_shape, enlarge)
+    source = image_files.source(field, paths, job.image_shape, enlarge)
     return source, [str(path.relative_to(root)) for path in paths]
 
 

@@ -11,11 +11,10 @@ from ddae_jax import curves
 from ddae_jax.data import source as data_source
 from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
-from ddae_jax.features import Encoder
 from ddae_jax.heads import retrieval
 from ddae_jax.positions import encode_batches
 from ddae_jax.tasks import common
-from ddae_jax.tasks.dense_job import Job, Part, check_shape, key
+from ddae_jax.tasks.dense_job import Job, Part, key
 from ddae_jax.tasks.outcome import Picture
 
 _SIDE = 0.75  # inches of one image
@@ -34,7 +33,7 @@ def run(config: ConfigDict, job: Job) -> Part:
     train = common.load_source(config, "train")
     test = common.load_source(config, "test")
     for source in (train, test):
-        check_shape(source, trained.image_shape)
+        common.check_images(trained, source)
     count = min(settings.train_count or len(train), len(train))
     train = data_source.subset(train, np.arange(count))
     if settings.neighbours > count:
@@ -48,8 +47,8 @@ def run(config: ConfigDict, job: Job) -> Part:
 
     def encoded(source, noise_key):
         batches = encode_batches(
-            Encoder(trained.denoiser, (cell.tap,)),
-            trained.params,
+            common.encoder(trained, (cell.tap,)),
+            trained.variables,
             trained.mesh,
             source,
             cell.time.time,

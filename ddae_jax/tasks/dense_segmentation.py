@@ -83,7 +83,7 @@ def _load(config: ConfigDict, job: Job) -> tuple[MaskedImages, MaskedImages]:
             settings[images],
             settings[of_images],
             (f"config.dense.{images}", f"config.dense.{of_images}"),
-            job.trained.image_shape,
+            job.image_shape,
             image_files.enlarges(config.data.name),
             config.data.resident_bytes,
         )
@@ -152,7 +152,7 @@ def _statistics(
 def _features(config: ConfigDict, job: Job, images: MaskedImages, noise_key):
     return device_batches(
         job.grid_encoder(),
-        job.trained.params,
+        job.trained.variables,
         job.trained.mesh,
         images.images,
         job.cell.time.time,
@@ -209,7 +209,7 @@ def _fit(
         )
         positions = np.arange(step * size, (step + 1) * size, dtype=np.int32)
         positions = parallel.place(positions, sharding)
-        features = encode(trained.params, images, positions, time, noise_key)
+        features = encode(trained.variables, images, positions, time, noise_key)
         heads, opt_state, loss = segmentation.update(
             optimizer, heads, opt_state, features, statistics, targets, weights
         )

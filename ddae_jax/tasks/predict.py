@@ -17,7 +17,7 @@ from ddae_jax.data import image_files
 from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
 from ddae_jax.positions import encode_batches
-from ddae_jax.tasks import common, outcome, predict_files, predict_head
+from ddae_jax.tasks import outcome, predict_files, predict_head
 from ddae_jax.tasks.predict_head import Model
 
 _SHOWN = 8  # images in a row of the picture
@@ -44,30 +44,29 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     if not config.predict.images:
         raise UserError(f"{field}: name a file or a folder")
     root, paths = image_files.find(config.predict.images, field)
-    trained = common.restore_ema(config, workdir)
     batch_size = config.predict.batch_size
-    parallel.check_batch_size("config.predict.batch_size", batch_size, trained.mesh)
+    mesh = parallel.make_mesh(config.mesh.fsdp)
+    parallel.check_batch_size("config.predict.batch_size", batch_size, mesh)
+    model = predict_head.load(config, workdir)
     source = image_files.source(
         field,
         paths,
-        trained.image_shape,
+        model.image_shape,
         image_files.enlarges(config.data.name),
         threads=config.data.threads,
     )
-    model = predict_head.load(config, workdir, trained)
     files = [path.relative_to(root).as_posix() for path in paths]
-    found = _predict(config, workdir, trained, model, source, files)
+    found = _predict(config, workdir, model, source, files)
     protocol = {
         "images": len(source),
         "folder": config.predict.images,
-        "weights": "EMA",
         "noise": "one draw an image",
         **model.facts,
         "batch_size": batch_size,
         "seed": config.seed,
         "seconds": round(clock.monotonic() - started, 1),
     }
-    outcome.write(workdir, "predict", _outcome(trained, model, source, found, protocol))
+    outcome.write(workdir, "predict", _outcome(model, source, found, protocol))
     logging.info("predict: %s", workdir / predict_files.FEATURES)
 
 
@@ -87,7 +86,6 @@ class Found:
 def _predict(
     config: ConfigDict,
     workdir: pathlib.Path,
-    trained: common.Trained,
     model: Model,
     source: Source,
     files: list[str],
@@ -103,7 +101,7 @@ def _predict(
     batches = encode_batches(
         model.encode,
         model.params,
-        trained.mesh,
+        model.mesh,
         source,
         model.time,
         noise_key,
@@ -141,11 +139,11 @@ def _predict(
 
 
 def _outcome(
-    trained: common.Trained, model: Model, source: Source, found: Found, protocol: dict
+    model: Model, source: Source, found: Found, protocol: dict
 ) -> outcome.Outcome:
     where = f"{model.tap}, noise level {model.noise_level:.3g}"
     facts = {
-        "step": trained.step,
+        "step": model.step,
         "images": len(source),
         "tap": model.tap,
         "noise_level": model.noise_level,

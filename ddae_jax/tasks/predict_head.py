@@ -1,4 +1,4 @@
-"""The classifier with which `predict` works: on frozen features, or none."""
+"""The classifier with which `predict` works: of the probe, fine-tuned, or none."""
 
 import dataclasses
 import hashlib
@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 from absl import logging
+from jax.sharding import Mesh
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
@@ -17,12 +18,14 @@ from ddae_jax import parallel
 from ddae_jax.data import source as data_source
 from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
-from ddae_jax.features import Encode, Encoder, encode_set
+from ddae_jax.features import Encode
 from ddae_jax.heads import logistic
 from ddae_jax.heads.logistic import LogisticRegression
-from ddae_jax.tasks import cell, common
+from ddae_jax.positions import encode_batches
+from ddae_jax.tasks import cell, common, finetune_saved
 from ddae_jax.tasks.cell import Cell
 from ddae_jax.tasks.common import Trained
+from ddae_jax.tasks.finetune_saved import load_finetuned
 
 FILE = "head.npz"
 _ARRAYS = ("mean", "scale", "kernel", "bias")
@@ -36,6 +39,9 @@ class Model:
     Attributes:
       encode: gives the features under the name `tap`.
       params: of `encode`, replicated over the mesh.
+      mesh: of the devices at hand.
+      image_shape: (height, width, channels) to which images are brought.
+      step: of the pre-training.
       tap: its name.
       time: the process's own.
       noise_level: sigma/alpha of that.
@@ -46,6 +52,9 @@ class Model:
 
     encode: Encode
     params: dict
+    mesh: Mesh
+    image_shape: tuple[int, int, int]
+    step: int
     tap: str
     time: float
     noise_level: float
@@ -54,29 +63,63 @@ class Model:
     facts: dict[str, Any]
 
 
-def load(config: ConfigDict, workdir: pathlib.Path, trained: Trained) -> Model:
-    """The model that config.predict.head names."""
-    return {"": _without, "probe": _probe}[config.predict.head](
-        config, workdir, trained
+def load(config: ConfigDict, workdir: pathlib.Path) -> Model:
+    """The model that config.predict.head names.
+
+    Raises:
+      UserError: no checkpoint, or nothing fine-tuned; no head can be trained.
+    """
+    kinds = {"": _without, "probe": _probe, "finetune": _finetuned}
+    return kinds[config.predict.head](config, workdir)
+
+
+def _without(config: ConfigDict, workdir: pathlib.Path) -> Model:
+    trained = common.restore_ema(config, workdir)
+    chosen = cell.choose(config, "predict", workdir, trained.denoiser)
+    shape = (
+        trained.image_shape
+        if trained.latents is None
+        else (trained.latents.image_shape)
+    )
+    facts = {"head": "none", "weights": "EMA", "chosen by": chosen.chosen_by}
+    return _model(trained, shape, chosen.tap, chosen.time.time, (), None, facts)
+
+
+def _finetuned(config: ConfigDict, workdir: pathlib.Path) -> Model:
+    output = config.finetune.output
+    denoiser, params, head, tap, time, names = load_finetuned(config, workdir, output)
+    settings = common.read_json(workdir / output, finetune_saved.FILE)
+    blank = common.untrained(config, workdir)
+    params = jax.device_put(params, parallel.replicated(blank.mesh))
+    trained = dataclasses.replace(
+        blank, denoiser=denoiser, params=params, step=settings["step"]
+    )
+    head = {name: np.asarray(value, np.float64) for name, value in head.items()}
+    facts = {"head": f"fine-tuned with the network, in {output}"}
+    return _model(
+        trained,
+        tuple(settings["image_shape"]),
+        tap,
+        time,
+        names,
+        lambda features: softmax(features @ head["kernel"] + head["bias"]),
+        facts,
     )
 
 
-def _without(config: ConfigDict, workdir: pathlib.Path, trained: Trained) -> Model:
-    chosen = cell.choose(config, "predict", workdir, trained.denoiser)
-    return _frozen(trained, chosen, (), None, {"head": "none"})
-
-
-def _probe(config: ConfigDict, workdir: pathlib.Path, trained: Trained) -> Model:
+def _probe(config: ConfigDict, workdir: pathlib.Path) -> Model:
     """WORKDIR/head.npz, where it is of this checkpoint and these settings; else a
     logistic classifier is fitted on the training set, and kept there."""
+    trained = common.restore_ema(config, workdir)
     chosen = cell.choose(config, "predict", workdir, trained.denoiser)
     train = common.load_source(config, "train")
     count = min(config.predict.train_count or len(train), len(train))
     train = data_source.subset(train, np.arange(count))
-    check_training(train, trained.image_shape)
+    common.check_images(trained, train)
+    check_training(train)
     identity = {
         "step": trained.step,
-        "weights": fingerprint(trained.params),
+        "weights": fingerprint(trained.variables),
         "tap": chosen.tap,
         "time": chosen.time.time,
         "data": train.name,
@@ -98,32 +141,39 @@ def _probe(config: ConfigDict, workdir: pathlib.Path, trained: Trained) -> Model
         "head": "logistic regression on standardised features",
         "head trained on": f"{len(train)} training images of {train.name}",
         "l2": config.probe.l2,
+        "weights": "EMA",
+        "chosen by": chosen.chosen_by,
     }
-    return _frozen(
-        trained, chosen, train.class_names, lambda x: probabilities(head, x), facts
-    )
-
-
-def _frozen(trained: Trained, chosen: Cell, class_names, function, facts) -> Model:
-    return Model(
-        Encoder(trained.denoiser, (chosen.tap,)),
-        trained.params,
+    return _model(
+        trained,
+        train.image_shape,
         chosen.tap,
         chosen.time.time,
-        chosen.time.noise_level,
-        class_names,
-        function,
-        facts | {"chosen by": chosen.chosen_by},
+        train.class_names,
+        lambda features: probabilities(head, features),
+        facts,
     )
 
 
-def check_training(train: Source, image_shape: tuple[int, ...]) -> None:
-    """Raises a UserError where no head can be fitted for the network."""
-    if tuple(train.image_shape) != tuple(image_shape):
-        raise UserError(
-            f"config.data: images of {train.name} are {train.image_shape}, the "
-            f"checkpoint was trained on {tuple(image_shape)}"
-        )
+def _model(trained: Trained, shape, tap, time, class_names, function, facts) -> Model:
+    times = np.array([time], np.float32)
+    return Model(
+        common.encoder(trained, (tap,)),
+        trained.variables,
+        trained.mesh,
+        shape,
+        trained.step,
+        tap,
+        time,
+        float(trained.denoiser.process.noise_level(times)[0]),
+        class_names,
+        function,
+        facts,
+    )
+
+
+def check_training(train: Source) -> None:
+    """Raises a UserError where no head can be fitted on `train`."""
     found, classes = len(np.unique(train.labels)), len(train.class_names)
     if found < 2:
         raise UserError(
@@ -142,17 +192,18 @@ def _fit(
 ) -> LogisticRegression:
     # 1 to 4 are those of training, the probe, contrastive and dense.
     noise_key = jax.random.fold_in(jax.random.key(config.seed), 5)
-    (features,) = encode_set(
-        Encoder(trained.denoiser, (chosen.tap,)),
-        trained.params,
+    batches = encode_batches(
+        common.encoder(trained, (chosen.tap,)),
+        trained.variables,
         trained.mesh,
         train,
-        (chosen.time.time,),
+        chosen.time.time,
         noise_key,
         config.predict.batch_size,
     )
+    features = np.concatenate([found[chosen.tap] for _, found in batches])
     classes = len(train.class_names)
-    head = logistic.fit(features[chosen.tap], train.labels, classes, config.probe.l2)
+    head = logistic.fit(features, train.labels, classes, config.probe.l2)
     if not head.converged:
         logging.warning("predict: stopped at gradient norm %.1e", head.gradient_norm)
     return head
@@ -161,9 +212,15 @@ def _fit(
 def probabilities(
     head: LogisticRegression, features: Float[np.ndarray, "batch features"]
 ) -> Float[np.ndarray, "batch classes"]:
-    """Softmax of the head's scores; rows sum to 1."""
+    """Softmax of the head's scores."""
     standard = (features.astype(np.float64) - head.mean) / head.scale
-    scores = standard @ head.kernel + head.bias
+    return softmax(standard @ head.kernel + head.bias)
+
+
+def softmax(
+    scores: Float[np.ndarray, "batch classes"],
+) -> Float[np.ndarray, "batch classes"]:
+    """Rows that sum to 1."""
     scores = np.exp(scores - scores.max(axis=1, keepdims=True))
     return scores / scores.sum(axis=1, keepdims=True)
 

@@ -3,6 +3,7 @@
 import dataclasses
 
 import flax.linen as nn
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 
@@ -46,9 +47,11 @@ class Named:
         return Denoiser(network, PROCESSES[self.process]())
 
     def parameter_count(self) -> int:
-        """Trainable parameters; DiT's fixed positions count, as its authors count."""
+        """Parameters as the authors count: with DiT's fixed positions, without the
+        fixed frequencies of EDM's networks."""
         shapes = jax.eval_shape(self._init, jax.random.key(0))
-        return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+        flat = flax.traverse_util.flatten_dict(shapes, sep="/")
+        return sum(leaf.size for path, leaf in flat.items() if "fourier" not in path)
 
     def _init(self, key):
         images = jnp.zeros((1, *self.image_shape))

@@ -1,13 +1,22 @@
 """Noise-conditional networks against what the published PyTorch code computes."""
 
+import functools
+
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ddae_jax.diffusion.ddpm import DDPM
 from ddae_jax.errors import UserError
 from ddae_jax.heads.mlp import NoisyMLP
+from ddae_jax.heads.noisy_classifier import (
+    ClassifierState,
+    NoisyClassifier,
+    sgd,
+    update,
+)
 from ddae_jax.models.wideresnet import WideResNet, standardise
 from ddae_jax.weights import torch_layout
 from ddae_jax.weights.torch_layout import Entry, layer, norm
@@ -145,3 +154,23 @@ def test_the_head_embeds_the_raw_time():
 def test_a_head_of_too_few_features_is_refused():
     with pytest.raises(UserError, match="8 features are too few"):
         NoisyMLP(10).init(jax.random.key(0), jnp.zeros((1, 8)), jnp.zeros(1))
+
+
+def test_training_follows_the_published_optimiser(wide):
+    network, params, arrays = wide
+    classifier = NoisyClassifier("golden", network, DDPM())
+    optimizer = sgd(lambda step: 0.1, 0.9, 5e-4, classifier.mask)
+    state = ClassifierState(jnp.int32(0), params, optimizer.init(params))
+    step = jax.jit(functools.partial(update, classifier, optimizer))
+    images = golden_values.nhwc(arrays["in/images"])
+    losses = []
+    for _ in range(3):
+        state, metrics = step(state, images, arrays["in/time"], arrays["in/labels"])
+        losses.append(metrics["loss"])
+    np.testing.assert_allclose(losses, arrays["out/losses"], rtol=2e-3)
+    np.testing.assert_allclose(losses[:2], arrays["out/losses"][:2], rtol=1e-4)
+    np.testing.assert_array_equal(
+        state.params["fourier"]["frequencies"], arrays["out/frequencies"]
+    )
+    bias = state.params["classes"]["bias"]
+    assert golden_values.relative_error(bias, arrays["out/final_bias"]) < 5e-3

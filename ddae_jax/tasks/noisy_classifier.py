@@ -63,6 +63,9 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     """
     workdir = pathlib.Path(workdir)
     settings = config.noisy_classifier
+    if not settings.kinds:
+        known = ", ".join(_MAKERS)
+        raise UserError(f"config.noisy_classifier.kinds: empty; known: {known}")
     process = config_lib.process(config)
     times = test_times(settings, process)
     train = _first(common.load_source(config, "train"), settings.train_count)
@@ -114,7 +117,7 @@ def _train_and_test(workdir, kind, job, train, test, times, config) -> None:
             "time_convention": "noise level"
             if config.noisy_classifier.test_noise_levels
             else "published",
-            "noise": "one draw an image, the same at all times and for both curves",
+            "noise": "one draw an image, the same at all times",
             "seed": config.seed,
         },
         "trained_by": {
@@ -300,7 +303,10 @@ def _determined(config, kind, train, prefixes) -> dict[str, object]:
 def _augmentation(config) -> tuple[bool, int]:
     settings, probe = config.noisy_classifier, config.probe
     flip = probe.flip if settings.flip is None else settings.flip
-    return flip, probe.crop if settings.crop is None else settings.crop
+    crop = probe.crop if settings.crop is None else settings.crop
+    if crop < 0:
+        raise UserError(f"config.noisy_classifier.crop: {crop} is not 0 or more")
+    return flip, crop
 
 
 def _training(config, kind, classifier, optimizer, mesh: Mesh, count) -> Training:

@@ -133,8 +133,8 @@ def _note(shown: Mapping[str, Mapping]) -> str:
         epochs, published = trained_by["epochs"], _PUBLISHED_EPOCHS[kind]
         if epochs < published:
             sentences.append(
-                f"{curve['name']} was trained for {epochs} epochs; published: "
-                f"{published}."
+                f"{curve['name']} was trained for {epochs} of the published "
+                f"{published} epochs."
             )
         if trained_by.get("latents"):
             sentences.append(

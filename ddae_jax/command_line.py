@@ -216,7 +216,7 @@ def _keep_trained(
 def _imported(workdir: pathlib.Path) -> bool:
     """Whether its checkpoint came in by the task import, whatever was done since."""
     path = workdir / "data.json"
-    return path.exists() and json.loads(path.read_text())["train_images"] is None
+    return path.exists() and json.loads(path.read_text()).get("train_images", 0) is None
 
 
 def save(command: Command) -> None:

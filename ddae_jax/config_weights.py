@@ -25,6 +25,7 @@ def autoencoder_section() -> ConfigDict:
     section.folder = ""  # where import put it; empty: WORKDIR/autoencoder
     section.scale = config_dict.placeholder(float)  # of latents; None: the VAE's own
     section.sample_posterior = True  # encode to a draw, as published; else to the mean
+    section.batch_size = 64  # images in it at a time
     return section
 
 

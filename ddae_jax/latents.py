@@ -6,6 +6,7 @@ its x0 is the scaled latent of one. The parameters of both networks travel toget
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +41,26 @@ def resize(images: Images, height: int, width: int) -> Images:
     return pixels / 127.5 - 1
 
 
+def in_pieces(function: Callable[..., Array], batch_size: int, *arrays: Array) -> Array:
+    """Applies `function` to at most `batch_size` examples of `arrays` at a time.
+
+    A piece takes every n-th example, so that a batch which is split over devices stays
+    where it is.
+    """
+    count = len(arrays[0])
+    pieces = -(-count // batch_size)
+    if pieces == 1:
+        return function(*arrays)
+    while count % pieces:
+        pieces += 1
+
+    def split(array):
+        return array.reshape(-1, pieces, *array.shape[1:]).swapaxes(0, 1)
+
+    outputs = jax.lax.map(lambda parts: function(*parts), tuple(map(split, arrays)))
+    return outputs.swapaxes(0, 1).reshape(count, *outputs.shape[2:])
+
+
 @dataclasses.dataclass(frozen=True)
 class Latents:
     """How the images and the latents of a denoiser belong together.
@@ -50,12 +71,15 @@ class Latents:
       scale: x0 of the denoiser = `scale` times the autoencoder's latent.
       sample_posterior: encode images to a draw from the autoencoder's posterior, as the
         published code does; else to its mean.
+      batch_size: images that go through the autoencoder at once: at 256x256 its
+        activations take far more memory than the denoiser's.
     """
 
     autoencoder: AutoencoderKL
     shape: tuple[int, int, int]
     scale: float = 0.18215
     sample_posterior: bool = True
+    batch_size: int = 64
 
     def __post_init__(self):
         if self.shape[-1] != self.autoencoder.latent_channels:
@@ -67,6 +91,8 @@ class Latents:
             raise UserError(
                 f"scale of the latents is {self.scale}; it must be positive"
             )
+        if self.batch_size < 1:
+            raise UserError(f"batch_size is {self.batch_size}; it must be at least 1")
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -92,22 +118,30 @@ class Latents:
           params: of the autoencoder.
           noise: standard normal, for the draw from the posterior.
         """
-        images = resize(images, *self.image_shape[:2])
-        mean, log_variance = self.autoencoder.apply(
-            {"params": params}, images, method="encode"
-        )
-        if self.sample_posterior:
-            mean = mean + jnp.exp(0.5 * log_variance) * noise
-        return mean * self.scale
+
+        def encode(images, noise):
+            images = resize(images, *self.image_shape[:2])
+            mean, log_variance = self.autoencoder.apply(
+                {"params": params}, images, method="encode"
+            )
+            if self.sample_posterior:
+                mean = mean + jnp.exp(0.5 * log_variance) * noise
+            return mean * self.scale
+
+        return in_pieces(encode, self.batch_size, images, noise)
 
     def decode(
         self, params: dict, x0: Float[Array, "batch rows columns latent"]
     ) -> UInt8[Array, "batch height width channels"]:
         """Returns the images of the denoiser's x0; `params` are the autoencoder's."""
-        images = self.autoencoder.apply(
-            {"params": params}, x0 / self.scale, method="decode"
-        )
-        return to_uint8(images)
+
+        def decode(x0):
+            latents = x0 / self.scale
+            return to_uint8(
+                self.autoencoder.apply({"params": params}, latents, method="decode")
+            )
+
+        return in_pieces(decode, self.batch_size, x0)
 
 
 @dataclasses.dataclass(frozen=True)

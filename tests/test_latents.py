@@ -14,7 +14,7 @@ import ddae_jax
 from ddae_jax import command_line, features, main
 from ddae_jax.errors import UserError
 from ddae_jax.features import Encoder, example_noise
-from ddae_jax.latents import LatentEncoder, Latents, resize
+from ddae_jax.latents import LatentEncoder, Latents, in_pieces, resize
 from ddae_jax.models.vae import AutoencoderKL
 from ddae_jax.tasks import autoencoder, common, sample
 from tests import golden_values
@@ -123,6 +123,13 @@ def test_transfer_is_probed_end_to_end(workdir):
     assert config.data.name == "cifar10"
 
 
+def test_pieces_are_the_whole():
+    one, other = jnp.arange(12.0).reshape(6, 2), jnp.ones((6, 2))
+    for size in (1, 2, 4, 6, 7):
+        found = in_pieces(lambda a, b: a + b, size, one, other)
+        np.testing.assert_array_equal(found, one + other)
+
+
 def test_encoders_say_which_noise_they_take(model):
     encoder = Encoder(model.denoiser, ("layer-0",))
     assert features.noise_shape(encoder, (16, 16, 3)) == (16, 16, 3)
@@ -145,6 +152,7 @@ def test_the_mean_of_the_posterior_on_request(model, workdir, images):
     config.autoencoder.sample_posterior = False
     config.autoencoder.scale = 2.0
     config.autoencoder.folder = str(workdir)
+    config.autoencoder.batch_size = 1
     path = autoencoder.find(config, "elsewhere")
     latents, params = autoencoder.load(config, path, (8, 8, 4))
     x0 = latents.encode(params, images[:1] / 127.5 - 1, jnp.full((1, 8, 8, 4), 9.0))

@@ -34,7 +34,7 @@ def find(config: ConfigDict, workdir: str | pathlib.Path) -> pathlib.Path | None
     given = config.autoencoder.folder
     path = pathlib.Path(given) if given else pathlib.Path(workdir) / NAME
     # The task import writes a workdir, whose folder autoencoder is meant.
-    for candidate in (path, path / NAME):
+    for candidate in (path / NAME, path):
         if (candidate / weights_folder.FILE).is_file():
             return candidate
     if given:
@@ -69,7 +69,13 @@ def load(
     section = config.autoencoder
     scale = network.scaling_factor if section.scale is None else section.scale
     try:
-        latents = Latents(network, tuple(latent_shape), scale, section.sample_posterior)
+        latents = Latents(
+            network,
+            tuple(latent_shape),
+            scale,
+            section.sample_posterior,
+            section.batch_size,
+        )
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     shapes = jax.eval_shape(

@@ -9,7 +9,6 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from ddae_jax import parallel
-from ddae_jax.denoiser import Denoiser
 from ddae_jax.errors import UserError
 from ddae_jax.tasks import autoencoder, common
 from ddae_jax.weights import folder
@@ -53,7 +52,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
             target / autoencoder.NAME,
             dirs_exist_ok=True,
         )
-    card = _card(config, workdir, target, data, trained.denoiser)
+    card = _card(config, workdir, target, data, trained)
     (target / "README.md").write_text(card)
     logging.info("exported step %d to %s", trained.step, target)
 
@@ -80,17 +79,19 @@ def _card(
     workdir: pathlib.Path,
     target: pathlib.Path,
     data: dict,
-    denoiser: Denoiser,
+    trained: common.Trained,
 ) -> str:
     """The model card, in Markdown, with the hub's header."""
+    denoiser, latents = trained.denoiser, trained.latents
     count = denoiser.parameter_count(data["image_shape"])
-    shape = ", ".join(map(str, data["image_shape"]))
+    image_shape = data["image_shape"] if latents is None else latents.image_shape
+    shape = ", ".join(map(str, image_shape))
     images = data["train_images"]
     rows = {
         "network": config.network.name,
         "process": config.process.name,
         "parameters": f"{count:,}",
-        "images": " x ".join(map(str, data["image_shape"])),
+        "images": " x ".join(map(str, image_shape)),
     }
     if images is None:
         rows["imported from"] = data["name"]

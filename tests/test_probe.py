@@ -14,7 +14,7 @@ from ddae_jax.data import digits
 from ddae_jax.data import source as data_source
 from ddae_jax.errors import UserError
 from ddae_jax.features import pixels
-from ddae_jax.tasks import common, probe
+from ddae_jax.tasks import common, probe, probe_data
 from ddae_jax.tasks.probe_adam import AdamProbe, training_inputs
 from ddae_jax.train import state as train_state
 
@@ -205,6 +205,6 @@ def test_sources_that_do_not_fit_are_refused(workdir):
     train, test = digit_parts()
     one = data_source.subset(train, np.flatnonzero(train.labels == 3))
     with pytest.raises(UserError, match="digits are of one class"):
-        probe.check_sources(one, test, (8, 8, 1))
+        probe_data.check_sources(one, test, (8, 8, 1))
     with pytest.raises(UserError, match=r"\(8, 8, 1\), the checkpoint .* \(32, 32, 1"):
-        probe.check_sources(train, test, (32, 32, 1))
+        probe_data.check_sources(train, test, (32, 32, 1))

@@ -7,26 +7,24 @@ import time as clock
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 from jaxtyping import Bool
 from ml_collections import ConfigDict
 
+from ddae_jax import config as config_lib
 from ddae_jax import parallel, plots
 from ddae_jax.data import source as data_source
 from ddae_jax.data.source import Source
+from ddae_jax.errors import UserError
 from ddae_jax.feature_cache import FeatureCache, model_identity
-from ddae_jax.features import Encode, pixels, pixels_as_position
+from ddae_jax.features import Encode, noise_shape, pixels, pixels_as_position
 from ddae_jax.heads import attentive, linear
 from ddae_jax.tasks import common, probe_fixed
 from ddae_jax.tasks.probe_adam import AdamProbe
-from ddae_jax.tasks.probe_data import (
-    check_sources,
-    first,
-    labelled_by_seed,
-    masks_by_seed,
-)
+from ddae_jax.tasks.probe_data import check_sources, first, labelled_by_seed
 from ddae_jax.tasks.probe_grid import (
     Score,
     Time,
@@ -36,8 +34,6 @@ from ddae_jax.tasks.probe_grid import (
     summarise,
 )
 from ddae_jax.tasks.probe_table import short, table
-
-__all__ = ["check_sources", "masks_by_seed", "protocol", "run", "score", "summary"]
 
 _PIXELS = Time(given=0.0, time=0.0, noise_level=0.0)  # the clean image
 
@@ -56,8 +52,20 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
       UserError: no checkpoint; a time or noise level that the process does not have;
         images of another shape than the checkpoint's; too few images or classes.
     """
-    started = clock.monotonic()
     workdir = pathlib.Path(workdir)
+    probe = config.probe
+    report = measure(config, workdir)
+    common.write_json(workdir, f"{probe.output}.json", report)
+    if jax.process_index() == 0:
+        (workdir / f"{probe.output}.txt").write_text(table(report))
+        times = resolve_times(probe, config_lib.process(config))
+        _heat_map(workdir / f"{probe.output}.png", report, columns(times, probe.concat))
+    logging.info("%s", summary(report))
+
+
+def measure(config: ConfigDict, workdir: pathlib.Path) -> dict:
+    """Probes the checkpoint; returns what `run` writes as OUTPUT.json."""
+    started = clock.monotonic()
     probe = config.probe
     trained = common.restore_ema(config, workdir)
     mesh = trained.mesh
@@ -71,7 +79,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     paths = trained.denoiser.network.tap_paths()
     taps = tuple(tap for tap in paths if not probe.taps or tap in probe.taps)
 
-    def measure(name: str, network: Network, times: tuple[Time, ...]):
+    def score_all(name: str, network: Network, times: tuple[Time, ...]):
         logging.info("%s: %s", probe.output, name)
         scores = [
             score(config, network, mesh, times, labelled, held_out, test, seed)
@@ -79,16 +87,18 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         ]
         return summarise(scores, columns(times, probe.concat), len(test))
 
-    result = measure("trained network", network(config, workdir, trained, taps), times)
+    result = score_all(
+        "trained network", network(config, workdir, trained, taps), times
+    )
     baselines = {}
     if probe.baselines:
         blank = common.untrained(config, workdir)
-        baselines["untrained"] = measure(
+        baselines["untrained"] = score_all(
             "untrained network", network(config, workdir, blank, taps), times
         )
-        baselines["pixels"] = measure("raw pixels", _pixels(config), (_PIXELS,))
+        baselines["pixels"] = score_all("raw pixels", _pixels(config), (_PIXELS,))
     labelled, held_out = by_seed[config.seed]
-    report = {
+    return {
         "step": trained.step,
         "data": train.name,
         "class_count": len(train.class_names),
@@ -98,11 +108,6 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         **result,
         "baselines": baselines,
     }
-    common.write_json(workdir, f"{probe.output}.json", report)
-    if jax.process_index() == 0:
-        (workdir / f"{probe.output}.txt").write_text(table(report))
-        _heat_map(workdir / f"{probe.output}.png", report, columns(times, probe.concat))
-    logging.info("%s", summary(report))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,14 +178,13 @@ def score(
             network.cache,
         )
         return probe_fixed.score(probe, extract, train, held_out, test, key, seed)
-    heads = {
-        "adam": linear.LINEAR,
-        "attentive": attentive.AttentiveHead(
-            probe.attentive_heads, probe.attentive_queries
-        ),
-    }
+    encode = network.encoder_of(network.taps)
+    head: linear.Kind = linear.LINEAR
+    if probe.classifier == "attentive":
+        _check_widths(probe.attentive_heads, encode, network.params, train.image_shape)
+        head = attentive.AttentiveHead(probe.attentive_heads, probe.attentive_queries)
     trainer = AdamProbe(
-        network.encoder_of(network.taps),
+        encode,
         points,
         len(train.class_names),
         probe.epochs,
@@ -190,7 +194,7 @@ def score(
         probe.crop,
         config.data.threads,
         probe.concat,
-        heads[probe.classifier],
+        head,
     )
     fit_key, *keys = jax.random.split(key, 3)
     both = trainer.fit(network.params, mesh, train, held_out, fit_key, seed)
@@ -201,6 +205,20 @@ def score(
             for heads, source, part_key in zip(both, sources, keys, strict=True)
         )
     )
+
+
+def _check_widths(
+    heads: int, encode: Encode, params: dict, image_shape: tuple[int, int, int]
+) -> None:
+    noise = noise_shape(encode, image_shape)
+    blanks = [jax.ShapeDtypeStruct((1, *s), jnp.float32) for s in (image_shape, noise)]
+    time = jax.ShapeDtypeStruct((), jnp.float32)
+    for tap, shape in jax.eval_shape(encode, params, *blanks, time).items():
+        if shape.shape[-1] % heads:
+            raise UserError(
+                f"config.probe.attentive_heads: {heads} do not divide the "
+                f"{shape.shape[-1]} channels of {tap}"
+            )
 
 
 def _heat_map(path: pathlib.Path, report: dict, shown: tuple[Time, ...]) -> None:

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import torch
 
 from ddae_jax import config as config_lib
 from ddae_jax import parallel
@@ -69,6 +68,7 @@ def test_every_process_can_be_tested(name):
 
 
 def test_the_schedule_is_the_published_one():
+    torch = pytest.importorskip("torch")
     epochs, warmup, count, batch = 9, 3, 40, 16
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)

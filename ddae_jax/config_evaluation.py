@@ -94,7 +94,7 @@ def _fid() -> ConfigDict:
     fid.resize = "pytorch"  # how Inception gets its 299 pixels: pytorch, tf1, clean
     fid.cache = ""  # converted weights, statistics; empty: ~/.cache/ddae_jax
     fid.batch_size = 64  # of images from files and data sets, over all devices
-    fid.precision_count = 10_000  # first images, for precision, recall, KID; 0: none
+    fid.precision_count = 10_000  # images of both for precision, recall, KID; 0: none
     fid.neighbours = 3  # of precision and recall
     fid.kid_subsets = 100
     fid.kid_subset_size = 1000  # at most

@@ -1,4 +1,4 @@
-"""Features of image after image: the sums of a Gaussian fit, and the first of them.
+"""Features of image after image: the sums of a Gaussian fit, and some of them.
 
 Nothing here grows with the number of images but the features that are to be kept.
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 import jax
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from ddae_jax import compiler, parallel
 from ddae_jax.data.source import Source
@@ -34,17 +34,24 @@ class Collected:
 
     Attributes:
       count: of images.
-      keep: how many features are kept, of the first images.
+      wanted: which images' features are kept.
       sums: over all features; None before the first.
       kept: blocks of features, float32.
       scores: for the Inception score; None of networks without one.
     """
 
     count: int = 0
-    keep: int = 0
+    wanted: Bool[np.ndarray, "total"] = dataclasses.field(
+        default_factory=lambda: np.zeros(0, bool), repr=False
+    )
     sums: FeatureSums | None = None
     kept: tuple[Float[np.ndarray, "block width"], ...] = ()
     scores: ScoreSums | None = None
+
+    @property
+    def total(self) -> int:
+        """How many images there will be."""
+        return len(self.wanted)
 
     def add(
         self,
@@ -58,10 +65,11 @@ class Collected:
         """
         sums = self.sums
         added = frechet.feature_sums(features) if sums is None else sums.add(features)
-        left = max(self.keep - self.count, 0)
-        kept = (*self.kept, features[:left]) if left else self.kept
+        count = self.count + len(features)
+        wanted = self.wanted[self.count : count]
+        kept = (*self.kept, features[wanted]) if wanted.any() else self.kept
         scores = self.scores if logits is None else self.scores.add(logits)
-        return Collected(self.count + len(features), self.keep, added, kept, scores)
+        return Collected(count, self.wanted, added, kept, scores)
 
     def statistics(self) -> Statistics:
         """The Gaussian fit of all images; a UserError for fewer than two."""
@@ -113,7 +121,7 @@ def start(
     """Returns what is known before the first of `count` images.
 
     Args:
-      keep: features to keep, of the first images.
+      keep: of so many images the features are kept: those of `chosen`.
       splits: parts of the Inception score; 0 for no score.
 
     Raises:
@@ -122,29 +130,40 @@ def start(
     scores = None
     if splits and network.classes:
         scores = score_sums(count, splits, network.classes)
-    return Collected(keep=keep, scores=scores)
+    wanted = np.zeros(count, bool)
+    wanted[chosen(count, keep)] = True
+    return Collected(wanted=wanted, scores=scores)
+
+
+def chosen(count: int, keep: int) -> Int[np.ndarray, "kept"]:
+    """Which images stand for a set: `keep` at random, always the same, in their order.
+
+    The first would not do: folders are in the order of their classes.
+    """
+    if keep >= count:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(0).choice(count, keep, replace=False))
 
 
 def collect(
     extract: Extract,
     batches: Iterable[Images],
-    count: int,
     collected: Collected,
     report: Callable[[Collected], None] | None = None,
 ) -> Collected:
-    """Adds the features of batches to `collected` until it has `count` images.
+    """Adds the features of batches to `collected` until it has all images.
 
     The device works on the next batch while the host adds up the last one.
 
     Args:
       extract: of `extractor`.
-      batches: begin at image `collected.count`; what is beyond `count` is filling.
+      batches: begin at image `collected.count`; what is beyond its total is filling.
       report: is told now and then, after some images.
 
     Raises:
-      UserError: a feature that is not finite, or fewer images than `count`.
+      UserError: a feature that is not finite, or too few images.
     """
-    scored = collected.scores is not None
+    count, scored = collected.total, collected.scores is not None
     waiting, block = [], []
     done = collected.count
 

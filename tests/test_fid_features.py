@@ -34,7 +34,6 @@ for count in (1, 2, 8):
     collected = fid_features.collect(
         fid_features.extractor(network, mesh),
         fid_features.source_batches(source, mesh, int(batch_size)),
-        len(source),
         fid_features.start(network, len(source), keep=7),
     )
     statistics = collected.statistics()
@@ -58,7 +57,6 @@ def measure(file, source, batch_size, keep=0):
     return fid_features.collect(
         fid_features.extractor(network, mesh),
         fid_features.source_batches(source, mesh, batch_size),
-        len(source),
         fid_features.start(network, len(source), keep),
     )
 
@@ -74,6 +72,7 @@ def test_statistics_do_not_depend_on_the_devices(network, tmp_path):
     np.savez_compressed(images, arr_0=pixels)
     fid_tools.write_network(folder)
     mean, covariance, features = expected(network, pixels)
+    chosen = fid_features.chosen(37, 7)
     output = subprocess.run(
         # a last batch that is not full, and has nothing for some devices
         [sys.executable, "-c", PROGRAM, folder, images, "16"],
@@ -91,7 +90,9 @@ def test_statistics_do_not_depend_on_the_devices(network, tmp_path):
         np.testing.assert_allclose(found["mean"], mean, rtol=1e-6)
         scale = np.abs(covariance).max()
         np.testing.assert_allclose(found["covariance"], covariance, atol=1e-6 * scale)
-        np.testing.assert_allclose(found["kept"], features[:7], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(
+            found["kept"], features[chosen], rtol=1e-5, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 37, 64])
@@ -116,30 +117,45 @@ def test_blocks_of_sums_and_kept_features(network, monkeypatch):
     network_of_chain, mesh = chain_network(network), parallel.make_mesh()
     extract = fid_features.extractor(network_of_chain, mesh)
 
-    def collect(count, collected, first=0):
+    def collect(collected, first=0):
         rest = unlabelled._source(
             "rest", 37 - first, (8, 8, 1), lambda chosen: pixels[first + chosen]
         )
         batches = fid_features.source_batches(rest, mesh, 5)
-        return fid_features.collect(extract, batches, count, collected, seen.append)
+        return fid_features.collect(extract, batches, collected, seen.append)
 
     start = fid_features.start(network_of_chain, 37, keep=12)
-    whole = collect(37, start)
+    whole = collect(start)
     assert [part.count for part in seen] == [10, 20, 30, 37]
     assert whole.features().shape == (12, fid_tools.WIDTH)
     np.testing.assert_allclose(
-        whole.features(), expected(network, pixels)[2][:12], 1e-5
+        whole.features(),
+        expected(network, pixels)[2][fid_features.chosen(37, 12)],
+        rtol=1e-5,
+        atol=1e-5,
     )
     # A job that goes on from image 20 gives what the whole one gives.
-    resumed = collect(37, seen[1], first=20)
+    resumed = collect(seen[1], first=20)
     np.testing.assert_allclose(
         resumed.statistics().covariance, whole.statistics().covariance, rtol=1e-6
     )
     np.testing.assert_array_equal(resumed.features(), whole.features())
     with pytest.raises(UserError, match="40 images instead of 41"):
         fid_features.collect(
-            extract, fid_features.source_batches(source, mesh, 5), 41, start
+            extract,
+            fid_features.source_batches(source, mesh, 5),
+            fid_features.start(network_of_chain, 41),
         )
+
+
+def test_what_stands_for_a_set_is_spread_over_it():
+    chosen = fid_features.chosen(1000, 300)
+    assert len(set(chosen)) == 300 and (np.diff(chosen) > 0).all()
+    np.testing.assert_array_equal(chosen, fid_features.chosen(1000, 300))
+    by_tenths = np.bincount(chosen // 100, minlength=10)
+    assert by_tenths.min() > 15 and by_tenths.max() < 45
+    assert len(fid_features.chosen(5, 0)) == 0
+    np.testing.assert_array_equal(fid_features.chosen(5, 9), np.arange(5))
 
 
 @pytest.mark.parametrize("splits", [1, 3])

@@ -101,11 +101,12 @@ def test_two_folders_have_the_distance_of_pytorch_fid(settings, tmp_path):
     assert report["step"] is None
     assert report["distance"] == "Frechet distance"
     assert "not to be compared with Inception" in report["shown"]["note"]
-    # Precision, recall and KID are of the first 20 images of both.
-    shares = precision_recall(real[:20], fake[:20])
+    # Precision, recall and KID are of 20 images of both.
+    real, fake = (x[fid_features.chosen(len(x), 20)] for x in (real, fake))
+    shares = precision_recall(real, fake)
     assert report["precision"] == shares.precision
     assert report["recall"] == shares.recall
-    kid = kernel_distance(real[:20], fake[:20], 10, 5)
+    kid = kernel_distance(real, fake, 10, 5)
     assert report["kid"]["mean"] == pytest.approx(kid.mean, rel=1e-4)
     protocol = report["protocol"]
     assert (protocol["sample_count"], protocol["reference_count"]) == (21, 30)
@@ -221,9 +222,9 @@ def test_reference_statistics_are_cached_by_content(settings, tmp_path, monkeypa
     counts = []
     collect = fid_features.collect
 
-    def counting(extract, batches, count, *rest):
-        counts.append(count)
-        return collect(extract, batches, count, *rest)
+    def counting(extract, batches, collected, *rest):
+        counts.append(collected.total)
+        return collect(extract, batches, collected, *rest)
 
     monkeypatch.setattr(fid_features, "collect", counting)
     second = measure(settings, tmp_path)

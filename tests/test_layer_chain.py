@@ -1,6 +1,7 @@
 """Feature networks of users: against torch, through their files, and bad files."""
 
 import json
+import re
 
 import jax
 import numpy as np
@@ -11,7 +12,7 @@ from ddae_jax.errors import UserError
 from ddae_jax.models import layer_chain
 from ddae_jax.models.layer_chain import Layer, LayerChain
 from ddae_jax.weights import layer_chain as chain_files
-from tests import fid_tools
+from tests import fid_tools, run_tools
 
 
 class Residual(torch.nn.Module):
@@ -108,6 +109,25 @@ def test_average_pool_leaves_the_padding_out():
     theirs = pool(torch.from_numpy(pixels.astype("f")).permute(0, 3, 1, 2))
     ours = np.asarray(chain({}, pixels)).reshape(2, 3, 3, 2)
     np.testing.assert_allclose(ours, theirs.permute(0, 2, 3, 1), rtol=1e-6)
+
+
+def test_the_example_of_the_documentation_runs(tmp_path, monkeypatch):
+    text = (run_tools.ROOT / "docs" / "feature_networks.md").read_text()
+    (program,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    scope = {}
+    exec(program, scope)
+    found = chain_files.read(tmp_path / "features")
+    pixels = fid_tools.images(3, 1, (28, 28, 1))
+    with torch.no_grad():
+        inputs = torch.from_numpy(pixels.astype("f") / 127.5 - 1).permute(0, 3, 1, 2)
+        theirs = scope["net"](inputs).mean((2, 3)).numpy()
+    np.testing.assert_allclose(found.chain(found.tensors, pixels), theirs, atol=1e-5)
+    (described,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    layers = json.loads(described)["layers"]
+    assert layer_chain.parse(layers)[3].layers == (Layer("conv", "a"),)
+    for kind in layer_chain.KINDS:
+        assert kind in text
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def _other_metrics(config, measure, samples) -> tuple[list[tuple], dict]:
     real, fake = measure.reference.features, samples.collected.features()
     if real is None or fake is None:
         return rows, facts
-    of = f"first {len(fake):,} / {len(real):,}"
+    of = f"{len(fake):,} / {len(real):,}"
     found = scores.precision_recall(real, fake, fid.neighbours)
     rows.append(("precision", found.precision, "", of))
     rows.append(("recall", found.recall, "", of))
@@ -162,7 +162,7 @@ def _of_test_images(config: ConfigDict, measure: Measure) -> tuple:
     fid_reference.check_count(config, "config.data: test images", len(source))
     batches = fid_features.source_batches(source, measure.mesh, config.fid.batch_size)
     start = fid_features.start(measure.network, len(source))
-    found = fid_features.collect(measure.extract, batches, len(source), start)
+    found = fid_features.collect(measure.extract, batches, start)
     value = frechet_distance(measure.reference.statistics, found.statistics())
     name = f"{measure.distance_name} of real test images"
     return (name, value, "", f"{len(source):,} images / {measure.reference.name}")
@@ -186,6 +186,7 @@ def _protocol(config: ConfigDict, measure: Measure, samples: Samples) -> dict:
         protocol["inception_score_logits"] = "without the bias, as published"
     if reference.features is not None and samples.collected.kept:
         protocol["precision_recall_neighbours"] = fid.neighbours
+        protocol["precision_recall_kid_choice"] = "at random, seed 0"
         protocol["precision_recall_kid_samples"] = len(samples.collected.features())
         protocol["precision_recall_kid_reference"] = len(reference.features)
         protocol["kid_subsets"] = fid.kid_subsets

@@ -12,11 +12,11 @@ from ddae_jax.tasks.outcome import Picture
 
 
 def pictures(samples: Samples, reference: Reference) -> list[Picture]:
-    """The first images of both sets, and the eigenvalues of both covariances."""
-    caption = f"The first {len(samples.first)} samples (left)"
+    """Some images of both sets, and the eigenvalues of both covariances."""
+    caption = f"{len(samples.first)} samples (left)"
     sets = {"samples": samples.first}
     if reference.first is not None:
-        caption += f", and of the reference's images {len(reference.first)}"
+        caption += f", {len(reference.first)} images of the reference (right)"
         sets["reference"] = reference.first
     return [
         Picture(caption, panels(sets)),

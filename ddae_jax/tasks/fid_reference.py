@@ -53,7 +53,7 @@ class Reference:
       name: for people.
       identity: of the images or the file.
       statistics: the Gaussian fit.
-      features: of the first images, for precision, recall and KID; None of a file that
+      features: of some images, for precision, recall and KID; None of a file that
         has no images.
       first: some of its images, to be shown; None without images.
     """
@@ -184,7 +184,7 @@ def _of_file(config, path, has_images, network, extract, mesh, cache) -> Referen
 def _of_images(config, images, network, extract, mesh, cache) -> Reference:
     source, keep = images.source, config.fid.precision_count
     check_count(config, FIELD, len(source))
-    shown = source.read(np.arange(min(SHOWN, len(source))))
+    shown = source.read(fid_features.chosen(len(source), SHOWN))
     facts = [dict(network.facts), images.identity, len(source), keep]
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     path = cache / f"reference-{key[:32]}.npz"
@@ -195,7 +195,6 @@ def _of_images(config, images, network, extract, mesh, cache) -> Reference:
         collected = fid_features.collect(
             extract,
             fid_features.source_batches(source, mesh, config.fid.batch_size),
-            len(source),
             fid_features.start(network, len(source), keep),
             lambda so_far: logging.info("fid: %d of %d", so_far.count, len(source)),
         )

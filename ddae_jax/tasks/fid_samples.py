@@ -146,7 +146,7 @@ def drawn(
             _save(partial, identity, so_far, np.stack(shown))
             saved = clock.monotonic()
 
-    collected = fid_features.collect(extract, seen(), count, collected, report)
+    collected = fid_features.collect(extract, seen(), collected, report)
     if jax.process_index() == 0:
         if fid.keep_samples:
             shutil.rmtree(workdir / FOLDER, ignore_errors=True)
@@ -174,12 +174,11 @@ def from_files(
     collected = fid_features.collect(
         extract,
         fid_features.source_batches(source, mesh, config.fid.batch_size),
-        count,
         _start(config, network, count),
         lambda so_far: logging.info("fid: %d of %d samples", so_far.count, count),
     )
     facts = {"samples": str(path), "samples_identity": images.identity}
-    first = source.read(np.arange(min(SHOWN, count)))
+    first = source.read(fid_features.chosen(count, SHOWN))
     return Samples(images.name, facts, collected, first)
 
 
@@ -232,4 +231,4 @@ def _resume(
                 negentropies=arrays["negentropies"],
             )
     logging.info("fid: goes on after %d samples", sums.count)
-    return Collected(sums.count, start.keep, sums, kept, scores)
+    return Collected(sums.count, start.wanted, sums, kept, scores)

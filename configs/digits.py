@@ -39,7 +39,7 @@ def get_config(variant: str = ""):
     config.fid.features = "classifier"  # Inception knows no digits
     config.fid.test_images = True
     config.fid.count = 1000
-    config.fid.classifier_steps = 500
+    config.fid.classifier_steps = 150
     if variant == "test":
         config_lib.shrink(config)
     return config

@@ -25,7 +25,7 @@ from ddae_jax.tasks import common
 from ddae_jax.weights.inception_file import hash_of
 
 FIELD = "config.fid.reference"
-SHOWN = 32  # images of each set in the picture
+SHOWN = 36  # images of each set in the picture
 # Images of a set too large for memory that its fingerprint reads.
 _PROBED = 256
 

@@ -10,10 +10,12 @@ import argparse
 import json
 from collections.abc import Sequence
 
-from benchmarks import inception_speed
+from benchmarks import extraction_speed, inception_speed, probe_grid_speed
 
 PARTS = {
     "inception": inception_speed,
+    "extraction": extraction_speed,
+    "grid": probe_grid_speed,
 }
 """Name -> module with `add_arguments(parser)` and `run(arguments) -> dict`."""
 

@@ -12,7 +12,7 @@ from absl import logging
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
-from ddae_jax import compiler, parallel
+from ddae_jax import parallel
 from ddae_jax.data import augment, batches
 from ddae_jax.data.source import Source
 from ddae_jax.features import (
@@ -85,11 +85,7 @@ class AdamProbe:
         count = len(source)
         # Every image is seen `epochs` times at least: the last batch runs over.
         steps = -(-self.epochs * count // self.batch_size)
-        optimizer = optax.adam(
-            linear.cosine_per_epoch(
-                self.learning_rate, self.epochs, self.batch_size, count
-            )
-        )
+        optimizer = _optimizer(self.learning_rate, self.epochs, self.batch_size, count)
         sharding = parallel.batch_sharding(mesh)
         init_key, draw_key = jax.random.split(key)
         stream = batches.stream(
@@ -121,7 +117,14 @@ class AdamProbe:
             loss, cells = 0.0, 0
             for i, inputs in enumerate(self._columns(params, x0, noise)):
                 if fresh is None:
-                    fresh = self._create(optimizer, mesh, inputs, init_key)
+                    fresh = _create(
+                        optimizer,
+                        self.class_count,
+                        self.head,
+                        parallel.replicated(mesh),
+                        inputs,
+                        init_key,
+                    )
                 if i == len(trained):
                     # Copies because a step takes the memory of its heads.
                     trained.append([jax.tree.map(jnp.copy, fresh) for _ in masks])
@@ -194,17 +197,22 @@ class AdamProbe:
         if joined:
             yield _cells(outputs, self.concat)
 
-    def _create(self, optimizer, mesh, inputs, key):
-        def init(key):
-            heads = linear.init_heads(key, [inputs], self.class_count, self.head)
-            return heads, optimizer.init(heads)
 
-        create = jax.jit(
-            init,
-            out_shardings=parallel.replicated(mesh),
-            compiler_options=compiler.options_for_one_call(),
-        )
-        return create(key)
+# Equal ones are one object, so that compiled steps are shared between fits.
+@functools.lru_cache(maxsize=32)
+def _optimizer(
+    learning_rate, epochs, batch_size, count
+) -> optax.GradientTransformation:
+    return optax.adam(linear.cosine_per_epoch(learning_rate, epochs, batch_size, count))
+
+
+@functools.partial(
+    jax.jit, static_argnames=("optimizer", "class_count", "head", "sharding")
+)
+def _create(optimizer, class_count, head, sharding, inputs, key):
+    """Heads for the cells of one column, and the optimiser's state, on every device."""
+    heads = linear.init_heads(key, [inputs], class_count, head)
+    return jax.lax.with_sharding_constraint((heads, optimizer.init(heads)), sharding)
 
 
 def _cells(outputs: list[dict[str, Array]], concat: str) -> dict[str, Array]:

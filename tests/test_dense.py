@@ -167,6 +167,16 @@ def test_folders_that_do_not_fit_are_one_line(
     assert "\n" not in str(raised.value)
 
 
+def test_what_is_ignored_everywhere_cannot_be_scored(workdir, brightness, tmp_path):
+    write_task(tmp_path, 4, 0)
+    config = segmentation_config(tmp_path, brightness / "test")
+    config.dense.epochs = 1
+    (held_out,) = np.flatnonzero(dense_segmentation._held_out(config, 4))
+    change(tmp_path, f"{held_out}.png", np.full((8, 8), 255))
+    with pytest.raises(UserError, match="train_masks: the masks held out of it hold"):
+        dense.run(config, workdir)
+
+
 def set_fields(**fields):
     def change(config):
         for name, value in fields.items():

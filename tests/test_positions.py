@@ -27,11 +27,13 @@ def test_tokens_come_to_lie_where_their_patch_is():
     )
     denoiser = Denoiser(network, DDPM())
     key = jax.random.key(0)
-    params = denoiser.init(key, (8, 12, 1))
+    params = jax.jit(lambda key: denoiser.init(key, (8, 12, 1)))(key)
     encode = GridEncoder(Encoder(denoiser, ("block_0",), pooled=False))
     images = jax.random.normal(key, (2, 8, 12, 1))
     images = images.at[1].set(images[0].at[2:4, 8:10].add(1.0))
-    taps = encode(params, images, jnp.zeros_like(images), jnp.float32(1))["block_0"]
+    taps = jax.jit(encode)(params, images, jnp.zeros_like(images), jnp.float32(1))[
+        "block_0"
+    ]
     assert taps.shape == (2, 4, 6, 32)
     change = np.abs(taps[1] - taps[0]).sum(-1)
     assert np.unravel_index(change.argmax(), change.shape) == (1, 4)

@@ -15,6 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from ddae_jax import config as config_lib
 from ddae_jax import main
 from ddae_jax.data import digits, image_files
+from ddae_jax.data import source as data_source
 from ddae_jax.errors import UserError
 from ddae_jax.features import extract
 from ddae_jax.finetune import classifier, depths
@@ -131,23 +132,20 @@ def test_features_and_head_against_a_plain_loop_and_scikit_learn(
     plain = extract(trained.denoiser, trained.params, images, time, noise, ("out_2",))
     np.testing.assert_allclose(features["features"], plain["out_2"], atol=1e-4)
 
-    train = common.load_source(config, "train")
-    (encoded,) = [
-        found["out_2"]
-        for _, found in encode_batches(
-            common.encoder(trained, ("out_2",)),
-            trained.params,
-            trained.mesh,
-            train,
-            float(time),
-            jax.random.fold_in(jax.random.key(config.seed), 5),
-            1297,
-        )
-    ]
-    encoded = encoded[:200]
+    train = data_source.subset(common.load_source(config, "train"), np.arange(200))
+    batches = encode_batches(
+        common.encoder(trained, ("out_2",)),
+        trained.params,
+        trained.mesh,
+        train,
+        float(time),
+        jax.random.fold_in(jax.random.key(config.seed), 5),
+        config.predict.batch_size,
+    )
+    encoded = np.concatenate([found["out_2"] for _, found in batches])
     mean, scale = encoded.mean(0), encoded.std(0)
     theirs = LogisticRegression(C=1 / (200 * config.probe.l2), max_iter=5000, tol=1e-8)
-    theirs.fit((encoded - mean) / scale, train.labels[:200])
+    theirs.fit((encoded - mean) / scale, train.labels)
     expected = theirs.predict_proba((features["features"] - mean) / scale)
     ours = np.array([row[3:] for row in rows], float)
     np.testing.assert_allclose(ours, expected, atol=0.02)

@@ -50,6 +50,13 @@ def run(config: ConfigDict, job: Job) -> Part:
             (choosing, final), (kept_out, test), keys, strict=True
         )
     )
+    for name, found in (("train", by_held_out), ("test", by_test)):
+        if not found[job.taps[0]].any():
+            part = "held out of" if name == "train" else "in"
+            raise UserError(
+                f"config.dense.{name}_masks: the masks {part} it hold ignored pixels "
+                "alone"
+            )
     chosen = max(job.taps, key=lambda tap: classification.mean_iou(by_held_out[tap]))
     scores = {tap: _scores(by_test[tap]) for tap in job.taps}
     for tap in job.taps:

@@ -90,7 +90,17 @@ def test_import_to_export_to_load_is_bitwise(of_torch, tmp_path):
             }
         )
     )
-    (workdir / "fid.json").write_text(json.dumps({"step": 0, "fid": 3.456}))
+    (workdir / "fid.json").write_text(
+        json.dumps(
+            {
+                "step": 0,
+                "fid": 3.456,
+                "distance": "Frechet distance",
+                "features": "a classifier",
+                "protocol": {"sample_count": 5000},
+            }
+        )
+    )
     config.export.path = str(tmp_path / "hub")
     export.run(config, workdir)
     for model in (ddae_jax.load(tmp_path / "hub"), ddae_jax.load(workdir)):
@@ -101,7 +111,13 @@ def test_import_to_export_to_load_is_bitwise(of_torch, tmp_path):
         for name, array in again.items():
             np.testing.assert_array_equal(array, state[name].numpy(), err_msg=name)
     card = (tmp_path / "hub" / "README.md").read_text()
-    for part in ("702,499", "model_99.pth", "95.12 %", "FID | 3.46", 'tap="out_2"'):
+    for part in (
+        "702,499",
+        "model_99.pth",
+        "95.12 %",
+        "Frechet distance | 3.46 (5,000 samples, features of a classifier)",
+        'tap="out_2"',
+    ):
         assert part in card
 
 

@@ -103,6 +103,13 @@ def subset(source: Source, indices: Int[np.ndarray, "count"] | Sequence[int]) ->
     )
 
 
+def first(source: Source, count: int) -> Source:
+    """Returns the source of the first `count` images; 0 means all."""
+    if not count or count >= len(source):
+        return source
+    return subset(source, np.arange(count))
+
+
 def held_out(source: Source, fraction: float, seed: int) -> tuple[Source, Source]:
     """Splits a training source in two, for choices made without the test set.
 

@@ -14,6 +14,7 @@ from ddae_jax.tasks import (
     probe,
     report,
     sample,
+    track,
 )
 
 TASKS = {
@@ -28,6 +29,7 @@ TASKS = {
     "fid": fid,
     "finetune": finetune,
     "noisy_classifier": noisy_classifier,
+    "track": track,
     "report": report,
     "export": export,
 }

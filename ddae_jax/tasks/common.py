@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Sequence
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -193,6 +194,25 @@ def untrained(config: ConfigDict, workdir: str | pathlib.Path) -> Trained:
     return Trained(
         model, params, 0, shape, mesh, *_autoencoder(config, workdir, shape, mesh)
     )
+
+
+def check_classes(train: data_source.Source, field: str) -> None:
+    """Raises a UserError where no classifier can be trained on `train`.
+
+    Args:
+      field: of the config: how many images of the training set are used.
+    """
+    classes = len(train.class_names)
+    if classes < 2 or len(np.unique(train.labels)) < 2:
+        raise UserError(
+            f"config.data.name: the {len(train)} training images used of {train.name} "
+            f"are of one class; a classifier needs two ({field} takes the first images)"
+        )
+    if len(train) < classes:
+        raise UserError(
+            f"{field}: {len(train)} training images of {train.name} are fewer than its "
+            f"{classes} classes"
+        )
 
 
 def write_json(workdir: str | pathlib.Path, name: str, content: dict) -> None:

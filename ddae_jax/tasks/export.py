@@ -108,9 +108,12 @@ def _card(
             f"{100 * chosen['test']:.2f} % on the test images of {probe['data']} (tap "
             f"{tap}, noise level {noise_level:.3g}, chosen on held-out images)"
         )
-    fid = _measured(workdir, "fid.json", data["step"]).get("fid")
-    if fid is not None:
-        rows["FID"] = f"{fid:.2f}"
+    measured = _measured(workdir, "fid.json", data["step"])
+    if "fid" in measured:
+        rows[measured["distance"]] = (
+            f"{measured['fid']:.2f} ({measured['protocol']['sample_count']:,} samples, "
+            f"features of {measured['features']})"
+        )
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     loading = _LOADING.format(
         folder=target.name, shape=shape, tap=tap, noise_level=noise_level

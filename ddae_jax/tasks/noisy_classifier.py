@@ -5,7 +5,6 @@ import pathlib
 import time as clock
 from collections.abc import Mapping
 
-import numpy as np
 import optax
 from absl import logging
 from jax.sharding import Mesh
@@ -68,8 +67,8 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         raise UserError(f"config.noisy_classifier.kinds: empty; known: {known}")
     process = config_lib.process(config)
     times = test_times(settings, process)
-    train = _first(common.load_source(config, "train"), settings.train_count)
-    test = _first(common.load_source(config, "test"), settings.test_count)
+    train = data_source.first(common.load_source(config, "train"), settings.train_count)
+    test = data_source.first(common.load_source(config, "test"), settings.test_count)
     check_sources(train, test)
     mesh = parallel.make_mesh(config.mesh.fsdp)
     jobs = {
@@ -150,18 +149,7 @@ def test_times(settings: ConfigDict, process: Process) -> tuple[Time, ...]:
 
 def check_sources(train: Source, test: Source) -> None:
     """Raises a UserError where nothing can be classified, or nothing tested."""
-    classes = len(train.class_names)
-    if classes < 2 or len(np.unique(train.labels)) < 2:
-        raise UserError(
-            f"config.data.name: the {len(train)} training images used of {train.name} "
-            "are of one class; a classifier needs two (noisy_classifier.train_count "
-            "takes the first images)"
-        )
-    if len(train) < classes:
-        raise UserError(
-            f"config.noisy_classifier.train_count: {len(train)} training images of "
-            f"{train.name} are fewer than its {classes} classes"
-        )
+    common.check_classes(train, "config.noisy_classifier.train_count")
     if test.image_shape != train.image_shape:
         raise UserError(
             f"config.data: test images of {test.name} are {test.image_shape}, training "
@@ -330,9 +318,3 @@ def _training(config, kind, classifier, optimizer, mesh: Mesh, count) -> Trainin
         log_every=settings.log_every,
         checkpoint_every=settings.checkpoint_every,
     )
-
-
-def _first(source: Source, count: int) -> Source:
-    if not count or count >= len(source):
-        return source
-    return data_source.subset(source, np.arange(count))

@@ -24,7 +24,7 @@ from ddae_jax.features import Encode, noise_shape, pixels, pixels_as_position
 from ddae_jax.heads import attentive, linear
 from ddae_jax.tasks import common, probe_fixed
 from ddae_jax.tasks.probe_adam import AdamProbe
-from ddae_jax.tasks.probe_data import check_sources, first, labelled_by_seed
+from ddae_jax.tasks.probe_data import check_sources, labelled_by_seed
 from ddae_jax.tasks.probe_grid import (
     Score,
     Time,
@@ -71,8 +71,8 @@ def measure(config: ConfigDict, workdir: pathlib.Path) -> dict:
     mesh = trained.mesh
     parallel.check_batch_size("config.probe.batch_size", probe.batch_size, mesh)
     times = resolve_times(probe, trained.denoiser.process)
-    train = first(common.load_source(config, "train"), probe.train_count)
-    test = first(common.load_source(config, "test"), probe.test_count)
+    train = data_source.first(common.load_source(config, "train"), probe.train_count)
+    test = data_source.first(common.load_source(config, "test"), probe.test_count)
     common.check_images(trained, train)
     check_sources(train, test, train.image_shape)
     by_seed = labelled_by_seed(config, train)

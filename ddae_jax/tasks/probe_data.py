@@ -8,13 +8,7 @@ from ddae_jax.data import source as data_source
 from ddae_jax.data.label_fraction import labelled_part
 from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
-
-
-def first(source: Source, count: int) -> Source:
-    """The first `count` images of a source; 0: all."""
-    if not count or count >= len(source):
-        return source
-    return data_source.subset(source, np.arange(count))
+from ddae_jax.tasks import common
 
 
 def check_sources(train: Source, test: Source, image_shape: tuple[int, ...]) -> None:
@@ -25,17 +19,7 @@ def check_sources(train: Source, test: Source, image_shape: tuple[int, ...]) -> 
                 f"config.data: images of {source.name} are {source.image_shape}, the "
                 f"checkpoint was trained on {tuple(image_shape)}"
             )
-    classes = len(train.class_names)
-    if classes < 2 or len(np.unique(train.labels)) < 2:
-        raise UserError(
-            f"config.data.name: the {len(train)} training images used of {train.name} "
-            "are of one class; a probe needs two (train_count takes the first images)"
-        )
-    if len(train) < classes:
-        raise UserError(
-            f"config.probe.train_count: {len(train)} training images of {train.name} "
-            f"are fewer than its {classes} classes"
-        )
+    common.check_classes(train, "config.probe.train_count")
 
 
 def masks_by_seed(

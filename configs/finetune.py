@@ -3,10 +3,12 @@
     python -m ddae_jax.main --config=configs/finetune.py:cifar10_edm
 
 Runs in the workdir of the pre-training: runs/cifar10-edm_ddpmpp for the above, or
---workdir. For comparison the same network at random weights, and fewer labels:
+--workdir. For comparison the same network at random weights, and fewer labels, of which
+an epoch is shorter, so that it takes more of them:
 
     ... --config.finetune.from_scratch=True --config.finetune.output=finetune_scratch
-    ... --config.finetune.label_fraction=0.1 --config.finetune.output=finetune_10
+    ... --config.finetune.label_fraction=0.1 --config.finetune.output=finetune_10 \
+        --config.finetune.epochs=1000 --config.finetune.eval_every=50
 
 | variant               | pre-trained by                  | tap, time     |
 |-----------------------|---------------------------------|---------------|

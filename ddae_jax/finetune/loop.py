@@ -133,6 +133,7 @@ def fit(
                     "test_accuracy": accuracy(state.ema),
                     "test_accuracy_raw": accuracy(state.params),
                 }
+                values["seconds"] = clock.monotonic() - began
                 metrics.write(mark, values)
                 note = f"loss {values['loss']:.4f}, test {values['test_accuracy']:.4f}"
                 progress.report(mark, note)

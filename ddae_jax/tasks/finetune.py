@@ -15,7 +15,6 @@ goes through. What it leaves, OUTPUT being config.finetune.output:
 
 import dataclasses
 import pathlib
-import time as clock
 
 import jax
 import numpy as np
@@ -61,7 +60,6 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
       UserError: no checkpoint; data, tap or setting that do not fit; another run under
         the same config.finetune.output; a loss that is not finite.
     """
-    started = clock.monotonic()
     workdir = pathlib.Path(workdir)
     settings = config.finetune
     finetune_saved.check_name(settings.output)
@@ -110,7 +108,8 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         "curve": rows,
     }
     protocol = _protocol(config, cell, train, test) | {
-        "seconds": round(clock.monotonic() - started, 1)
+        # Of all runs, where there were interruptions.
+        "seconds": round(sum(row["seconds"] for row in rows), 1)
     }
     shown = finetune_outcome.outcome_of(facts, protocol, workdir)
     outcome.write(workdir, settings.output, shown)

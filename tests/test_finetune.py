@@ -223,7 +223,7 @@ def test_images_of_one_class_are_refused(workdir, monkeypatch):
     train = common.load_source(config, "train")
     one = data_source.subset(train, np.flatnonzero(train.labels == 3))
     monkeypatch.setattr(common, "load_source", lambda *_: one)
-    with pytest.raises(UserError, match="of one class; fine-tuning needs two"):
+    with pytest.raises(UserError, match="of one class; a classifier needs two"):
         finetune.run(config, workdir)
 
 

@@ -17,7 +17,6 @@ import dataclasses
 import pathlib
 
 import jax
-import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
@@ -118,31 +117,15 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
 def _sources(config: ConfigDict) -> tuple[Source, Source]:
     """The labelled part of the training set, and the test set."""
     settings = config.finetune
-    train = _first(common.load_source(config, "train"), settings.train_count)
-    test = _first(common.load_source(config, "test"), settings.test_count)
-    classes = len(train.class_names)
-    if len(train) < classes:
-        raise UserError(
-            f"config.finetune.train_count: {len(train)} training images of "
-            f"{train.name} are fewer than its {classes} classes"
-        )
-    if len(np.unique(train.labels)) < 2:
-        raise UserError(
-            f"config.data.name: the {len(train)} training images used of {train.name} "
-            "are of one class; fine-tuning needs two (train_count takes the first)"
-        )
+    train = data_source.first(common.load_source(config, "train"), settings.train_count)
+    test = data_source.first(common.load_source(config, "test"), settings.test_count)
+    common.check_classes(train, "config.finetune.train_count")
     chosen = label_fraction.labelled_part(
         train.labels, settings.label_fraction, config.seed
     )
     return train if len(chosen) == len(train) else data_source.subset(
         train, chosen
     ), test
-
-
-def _first(source: Source, count: int) -> Source:
-    if not count or count >= len(source):
-        return source
-    return data_source.subset(source, np.arange(count))
 
 
 def _start(config: ConfigDict, workdir: pathlib.Path, train: Source) -> Trained:

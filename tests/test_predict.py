@@ -269,7 +269,8 @@ def unreadable(folder):
         (unreadable, {"images": "/nowhere"}, r"there is no file or folder /nowhere"),
         (unreadable, {"images": ""}, r"predict\.images: name a file or a folder"),
         (unreadable, {"train_count": 1}, r"the 1 training images .* one class"),
-        (unreadable, {"train_count": 8}, r"train_count: the 8 training images .* 10"),
+        (unreadable, {"train_count": 8}, r"train_count: 8 training images .* 10"),
+        (unreadable, {"train_count": 10}, r"train_count: the 10 training images .* 10"),
         (unreadable, {"noise_level": 1e9}, r"predict\.noise_level: 1e\+09 is out of"),
     ],
 )

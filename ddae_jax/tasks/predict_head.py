@@ -174,12 +174,8 @@ def _model(trained: Trained, shape, tap, time, class_names, function, facts) -> 
 
 def check_training(train: Source) -> None:
     """Raises a UserError where no head can be fitted on `train`."""
+    common.check_classes(train, "config.predict.train_count")
     found, classes = len(np.unique(train.labels)), len(train.class_names)
-    if found < 2:
-        raise UserError(
-            f"config.data.name: the {len(train)} training images used of {train.name} "
-            "are of one class; a head needs two (train_count takes the first images)"
-        )
     if found < classes:
         raise UserError(
             f"config.predict.train_count: the {len(train)} training images used of "

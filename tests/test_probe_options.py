@@ -3,14 +3,15 @@
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
 from ddae_jax import main, parallel
 from ddae_jax.data import source as data_source
 from ddae_jax.errors import UserError
-from ddae_jax.features import pixels
-from ddae_jax.tasks import probe, probe_data, probe_grid
+from ddae_jax.features import example_noise, pixels
+from ddae_jax.tasks import probe_data, probe_fixed, probe_grid
 from ddae_jax.tasks.probe_adam import AdamProbe
 from tests import run_tools
 from tests.test_probe import digit_parts, make_config, workdir  # noqa: F401
@@ -134,7 +135,7 @@ def test_adam_learns_from_joined_features():
     joined = AdamProbe(
         pixels, (0.0, 1.0), 10, 8, 50, 2e-2, flip=False, crop=0, concat="times"
     )
-    mesh, key = parallel.make_mesh(), probe.jax.random.key(0)
+    mesh, key = parallel.make_mesh(), jax.random.key(0)
     held_out = data_source.held_out_mask(small, 0.5, 0)
     _, heads = joined.fit({}, mesh, small, held_out, key, 0)
     assert heads[0]["pixels"]["kernel"].shape == (128, 10)
@@ -159,6 +160,25 @@ def test_draws_are_averaged_with_and_without_files(workdir, tmp_path):  # noqa: 
     elsewhere = tmp_path / "elsewhere"
     run(folder, *fields, f"probe.cache_folder={elsewhere}")
     assert len(list(elsewhere.iterdir())) == 2
+
+
+def test_the_mean_is_over_fresh_noise():
+    """With an encoder that gives the noise itself."""
+    source = data_source.subset(digit_parts()[0], np.arange(5))
+    key = jax.random.key(4)
+
+    def noise_alone(params, x0, noise, time):
+        return {"tap": time * noise.reshape(len(noise), -1)}
+
+    extract = probe_fixed.Extractor(
+        lambda taps: noise_alone, ("tap",), {}, parallel.make_mesh(), (1.0, 2.0), 4, 3
+    )
+    found = extract(source, key, 0)([(0, "tap"), (1, "tap")])
+    keys = [key, jax.random.fold_in(key, 1), jax.random.fold_in(key, 2)]
+    draws = [example_noise(k, np.arange(5), (8, 8, 1)).reshape(5, -1) for k in keys]
+    mean = np.mean(draws, axis=0)
+    np.testing.assert_allclose(found, np.hstack([mean, 2 * mean]), atol=1e-6)
+    assert found.dtype == np.float32
 
 
 def test_a_fraction_of_the_labels(workdir, tmp_path):  # noqa: F811

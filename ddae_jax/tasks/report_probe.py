@@ -136,7 +136,7 @@ def other_probes(workdir: pathlib.Path, config: ConfigDict) -> str | None:
                 path.stem,
                 probe.get("step", ""),
                 protocol.get("classifier", ""),
-                report.percent(protocol.get("label_fraction"), digits=3),
+                f"{100 * protocol.get('label_fraction', 1):g} %",
                 _setting(chosen),
                 _with_error(chosen),
             )

@@ -10,7 +10,13 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 # Most of the tests' time is compilation; results differ by rounding alone.
 os.environ.setdefault(
     "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+    "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
 )
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+
+from jaxtyping import install_import_hook  # noqa: E402 (it imports jax)
+
+# Shapes and types of all public functions are checked while the tests run.
+install_import_hook("ddae_jax", "beartype.beartype")

@@ -29,5 +29,5 @@ def test_outputs_and_gradients_are_those_of_jax(dtype):
 
 
 def test_large_scores_do_not_overflow():
-    queries = np.full((1, 2, 1, 4), 1e3, "float32")
-    assert np.isfinite(dot_product_attention(queries, queries, queries)).all()
+    queries = jnp.full((1, 2, 1, 4), 1e3, "float32")
+    assert jnp.isfinite(dot_product_attention(queries, queries, queries)).all()

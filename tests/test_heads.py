@@ -131,7 +131,7 @@ def test_the_converged_probe_finds_scikit_learns_optimum(digits, l2):
         "kernel": jnp.asarray(theirs.coef_.T, jnp.float32),
         "bias": jnp.asarray(theirs.intercept_, jnp.float32),
     }
-    loss = logistic.objective(weights, jnp.asarray(standard), labels, l2)
+    loss = logistic.objective(weights, jnp.asarray(standard), jnp.asarray(labels), l2)
     assert ours.loss == pytest.approx(float(loss), abs=1e-4)
     expected = theirs.score((test_images - ours.mean) / ours.scale, test_labels)
     assert ours.accuracy(test_images, test_labels) == pytest.approx(expected, abs=1e-3)

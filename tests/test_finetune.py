@@ -72,7 +72,7 @@ def test_killed_and_gone_on_is_bitwise_the_same(workdir, tmp_path):
     again = without_finetuning(workdir, tmp_path / "again")
     flags = (*TINY, EPOCHS, f"--workdir={again}", "--task=finetune")
     process = run_tools.start(*flags)
-    deadline = time.monotonic() + 400
+    deadline = time.monotonic() + 600
     while len(log.read_metrics(again / "finetune")) < 2 and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ Heads = list[dict[str, dict]]
 linear one."""
 
 
+@runtime_checkable
 class Kind(Protocol):
     """What a head is: hashable, its parameters apart."""
 

@@ -5,7 +5,7 @@ import csv
 import pathlib
 import zipfile
 from collections.abc import Iterator, Sequence
-from typing import IO, Protocol
+from typing import IO, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -13,6 +13,7 @@ from jaxtyping import Float
 PREDICTIONS, FEATURES = "predictions.csv", "features.npz"
 
 
+@runtime_checkable
 class Rows(Protocol):
     """Takes what is known of some more files."""
 

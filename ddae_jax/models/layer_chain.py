@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from ddae_jax.errors import UserError
@@ -79,14 +80,14 @@ class LayerChain:
 
     def __call__(
         self,
-        tensors: Mapping[str, Array],
+        tensors: Mapping[str, Array | np.ndarray],
         images: UInt8[Array, "batch height width channels"],
     ) -> Float[Array, "batch features"]:
         """Returns the features of images in [0, 255]."""
         x = (images.astype(jnp.float32) - self.mean) / self.deviation
         return _apply(self.layers, tensors, x)
 
-    def width(self, tensors: Mapping[str, Array]) -> int:
+    def width(self, tensors: Mapping[str, Array | np.ndarray]) -> int:
         """Number of features.
 
         Raises:

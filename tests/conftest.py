@@ -18,8 +18,5 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 from jaxtyping import install_import_hook  # noqa: E402 (it imports jax)
 
-# Shapes and types of the floors that take arrays are checked while the tests run.
-install_import_hook(
-    [f"ddae_jax.{floor}" for floor in ("diffusion", "models", "metrics", "heads")],
-    "beartype.beartype",
-)
+# Shapes and types of the arrays' public functions are checked while the tests run.
+install_import_hook(["ddae_jax.diffusion", "ddae_jax.metrics"], "beartype.beartype")

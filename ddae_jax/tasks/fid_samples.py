@@ -218,8 +218,8 @@ def _resume(
         if str(arrays["identity"]) != identity:
             return start
         fields = [field.name for field in dataclasses.fields(FeatureSums)]
-        sums = FeatureSums(**{name: arrays[f"sums_{name}"] for name in fields})
-        sums = dataclasses.replace(sums, count=int(sums.count))
+        stored = {name: arrays[f"sums_{name}"] for name in fields}
+        sums = FeatureSums(**stored | {"count": int(stored["count"])})
         shown.extend(arrays["shown"])
         kept = (arrays["kept"],) if "kept" in arrays else ()
         scores = start.scores

@@ -142,7 +142,7 @@ def _extract(
     if not missing:
         return
     common = set.intersection(*(set(intact.get(cell, [0])) for cell in missing))
-    (start,) = _from_first([max(common)])
+    start = int(_from_first([max(common)])[0])
     at_times = [
         (i, tuple(tap for other, tap in missing if other == i))
         for i in dict.fromkeys(i for i, _ in missing)
@@ -162,7 +162,7 @@ def _extract(
         for _ in batches:
             pass
         return
-    writer = feature_files.Writer(folder, count, int(start))
+    writer = feature_files.Writer(folder, count, start)
     try:
         for _, outputs in batches:
             writer.append(

@@ -236,6 +236,9 @@ def test_an_interrupted_extraction_continues_behind_its_last_block(
 def test_models_differ_by_weights_and_description():
     def identity(scale, encoder="Encoder(network, taps=('out_1',))"):
         class Described:
+            def __call__(self, params, x0, noise, time):
+                return {}
+
             def __repr__(self):
                 return encoder
 

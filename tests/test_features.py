@@ -45,7 +45,7 @@ def test_features_are_the_published_ones(process, indices):
 
 def test_pooling_keeps_image_tokens_only():
     rng = np.random.default_rng(0)
-    image = rng.normal(size=(2, 3, 4, 5)).astype(np.float32)
+    image = jnp.asarray(rng.normal(size=(2, 3, 4, 5)), jnp.float32)
     np.testing.assert_allclose(pool(image), image.mean((1, 2)), atol=1e-6)
     tokens = image.reshape(2, 12, 5)
     np.testing.assert_allclose(pool(tokens, 2), tokens[:, 2:].mean(1), atol=1e-6)

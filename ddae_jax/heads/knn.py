@@ -71,8 +71,8 @@ def _merge(
     indices: Int[Array, "queries k"],
     queries: Float[Array, "queries features"],
     block: Float[Array, "block features"],
-    start: int,
-    count: int,
+    start: Int[Array, ""],
+    count: Int[Array, ""],
     metric: str,
 ):
     """The nearest of those found so far and of a block, whose first index is `start`.

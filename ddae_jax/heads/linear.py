@@ -11,6 +11,8 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 Features = Float[Array, "batch features"]
+Inputs = Float[Array, "batch ..."]
+"""(batch, features), or whatever else a head takes."""
 Heads = list[dict[str, dict]]
 """For each time, name of the features -> parameters of a head: {"kernel", "bias"} of a
 linear one."""
@@ -61,7 +63,7 @@ LINEAR = LinearHead()
 
 def summed_loss(
     heads: Heads,
-    features: list[dict[str, Features]],
+    features: list[dict[str, Inputs]],
     labels: Int[Array, "batch"],
     weights: Float[Array, "batch"],
     kind: Kind = LINEAR,
@@ -103,7 +105,7 @@ def cosine_per_epoch(
 
 def init_heads(
     key: PRNGKeyArray,
-    inputs: Sequence[dict[str, Features]],
+    inputs: Sequence[dict[str, Inputs]],
     class_count: int,
     kind: Kind = LINEAR,
 ) -> Heads:
@@ -127,7 +129,7 @@ def update(
     optimizer: optax.GradientTransformation,
     heads: Heads,
     opt_state: optax.OptState,
-    inputs: list[dict[str, Features]],
+    inputs: list[dict[str, Inputs]],
     labels: Int[Array, "batch"],
     weights: Float[Array, "batch"],
     kind: Kind = LINEAR,
@@ -146,7 +148,7 @@ def update(
 @functools.partial(jax.jit, static_argnames="kind")
 def count_correct(
     heads: Heads,
-    inputs: list[dict[str, Features]],
+    inputs: list[dict[str, Inputs]],
     labels: Int[Array, "batch"],
     valid: Bool[Array, "batch"],
     kind: Kind = LINEAR,

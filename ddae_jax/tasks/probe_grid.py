@@ -24,7 +24,7 @@ class Time:
       joined: the times whose features this column concatenates; empty: its own alone.
     """
 
-    given: float
+    given: float | int
     time: float
     noise_level: float
     joined: tuple["Time", ...] = ()

@@ -77,7 +77,7 @@ def network_condition(
     return time
 
 
-def published_times(process: Process) -> tuple[float, ...]:
+def published_times(process: Process) -> tuple[int | float, ...]:
     """Returns the published times of the test, as `process.official_time` takes them.
 
     DDPM: 1, 51, ..., 951 of 1000; EDM: 1..18; DiT: 0, 50, ..., 950; flows: 0.95, 0.90,

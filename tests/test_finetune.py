@@ -118,7 +118,7 @@ def test_fine_tuned_weights_come_back(workdir):
     key = jax.random.fold_in(jax.random.key(config.seed), finetune._KEY)
     indices = jnp.arange(32)
     noise = example_noise(jax.random.split(key)[1], indices, (8, 8, 1))
-    x0 = augment.to_float(test.images[:32])
+    x0 = augment.to_float(jnp.asarray(test.images[:32]))
 
     @jax.jit
     def logits(params):

@@ -164,14 +164,14 @@ def test_the_rate_warms_up_and_falls_to_zero():
 
 def batch(count=5, height=6, width=4, classes=3):
     rng = np.random.default_rng(1)
-    images = rng.normal(size=(count, height, width, 2)).astype(np.float32)
-    return images, rng.integers(0, classes, count)
+    images = rng.normal(size=(count, height, width, 2))
+    return jnp.float32(images), jnp.int32(rng.integers(0, classes, count))
 
 
 def test_targets_are_smoothed_and_mixed_as_published():
     images, labels = batch()
-    targets = np.asarray(mixing.smooth_targets(labels, 3, 0.3))
-    for row, label in zip(targets, labels, strict=True):
+    targets = mixing.smooth_targets(labels, 3, 0.3)
+    for row, label in zip(targets, np.asarray(labels), strict=True):
         wanted = [0.1, 0.1, 0.1]
         wanted[label] = 0.8
         np.testing.assert_allclose(row, wanted, rtol=1e-6)
@@ -186,9 +186,10 @@ def test_targets_are_smoothed_and_mixed_as_published():
 
 def test_cutmix_pastes_a_box_and_counts_its_pixels():
     images, labels = batch()
-    targets = np.eye(3)[labels]
-    mixed, blended = mixing.cutmix(images, targets, (1, 4, 2, 4))
-    wanted = images.copy()
+    targets = jnp.eye(3)[labels]
+    box = tuple(map(jnp.int32, (1, 4, 2, 4)))
+    mixed, blended = mixing.cutmix(images, targets, box)
+    wanted = np.array(images)
     wanted[:, 1:4, 2:4] = images[::-1, 1:4, 2:4]
     np.testing.assert_array_equal(mixed, wanted)
     share = 1 - 6 / 24

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from jax.sharding import Mesh
@@ -156,7 +157,7 @@ def _probe(config: ConfigDict, workdir: pathlib.Path) -> Model:
 
 
 def _model(trained: Trained, shape, tap, time, class_names, function, facts) -> Model:
-    times = np.array([time], np.float32)
+    times = jnp.array([time], jnp.float32)
     return Model(
         common.encoder(trained, (tap,)),
         trained.variables,

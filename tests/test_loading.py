@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -59,14 +60,14 @@ def test_features(model, images):
 
 
 def test_denoise_is_the_network_at_that_noise_level(model, images):
-    clean = images.astype(np.float32) / 127.5 - 1
-    noise = np.asarray(example_noise(jax.random.key(0), np.arange(6), (8, 8, 3)))
+    clean = jnp.float32(images) / 127.5 - 1
+    noise = example_noise(jax.random.key(0), jnp.arange(6), (8, 8, 3))
     process = model.denoiser.process
-    time = np.full(6, 100, np.float32)
+    time = jnp.full(6, 100, jnp.float32)
     level = float(process.noise_level(time)[0])
     x_t = process.add_noise(clean, noise, time)
     expected = jax.jit(model.denoiser.x0)(model.params, x_t, time)
-    ours = model.denoise(clean + level * noise, level)
+    ours = model.denoise(np.asarray(clean + level * noise), level)
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4)
 
 

@@ -32,7 +32,7 @@ KEY = jax.random.key(0)
 def test_times_of_the_publication():
     assert times_lib.published_times(DDPM) == tuple(range(1, 952, 50))
     assert times_lib.published_times(EDM) == tuple(range(1, 19))
-    ddpm = np.asarray(times_lib.head_times(DDPM, KEY, 20_000))
+    ddpm = times_lib.head_times(DDPM, KEY, 20_000)
     assert (ddpm.min(), ddpm.max()) == (1, 1000) and (ddpm == ddpm.round()).all()
     np.testing.assert_array_equal(times_lib.head_condition(DDPM, ddpm), ddpm)
     np.testing.assert_allclose(times_lib.network_condition(DDPM, ddpm), ddpm / 1000)

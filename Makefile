@@ -19,7 +19,7 @@ demo: $(INSTALLED)
 	@echo "report: $(WORKDIR)/report.html"
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -20,3 +20,10 @@ from jaxtyping import install_import_hook  # noqa: E402 (it imports jax)
 
 # Shapes and types of the arrays' public functions are checked while the tests run.
 install_import_hook(["ddae_jax.diffusion", "ddae_jax.metrics"], "beartype.beartype")
+
+_LONGEST = ("test_runs.py", "test_configs.py", "test_finetune.py", "test_sample.py")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first: no worker is left with one of them at the end."""
+    items.sort(key=lambda item: item.path.name not in _LONGEST)

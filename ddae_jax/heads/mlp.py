@@ -42,8 +42,8 @@ class NoisyMLP(nn.Module):
         width = features.shape[-1]
         if width < MIN_FEATURES:
             raise UserError(
-                f"config.noisy_classifier.tap: {width} features are too few to add a "
-                f"time embedding to; it takes {MIN_FEATURES}"
+                f"{width} features are too few to add a time embedding to; it takes "
+                f"{MIN_FEATURES}"
             )
         embedding = TimeEmbedding(width, 0, jnp.float32, name="time")(condition, None)
         x = linear(width, 2 * width, name="hidden")(features + embedding)

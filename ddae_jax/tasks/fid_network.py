@@ -38,7 +38,10 @@ def feature_network(config: ConfigDict, workdir: pathlib.Path) -> FeatureNetwork
     """
     features = config.fid.features
     if not features:
-        file = inception_file.load(config.fid.inception, cache_folder(config))
+        try:
+            file = inception_file.load(config.fid.inception, cache_folder(config))
+        except UserError as error:
+            raise UserError(f"config.fid.inception: {error}") from error
         # One at a time is faster on a CPU: see inception_outputs.
         at_once = 1 if jax.default_backend() == "cpu" else None
         return inception_network(file, config.fid.resize, at_once)
@@ -70,7 +73,10 @@ def _classifier(config: ConfigDict, folder: pathlib.Path) -> layer_chain.ChainFi
         if {key: found.about.get(key) for key in about} == about:
             return found
     logging.info("fid: training a classifier on %s, %d steps", source.name, steps)
-    trained = fid_classifier.fit(source, steps, seed)
+    try:
+        trained = fid_classifier.fit(source, steps, seed)
+    except UserError as error:
+        raise UserError(f"config.fid.features: {error}") from error
     name = f"classifier trained on {source.name}, {steps} steps, seed {seed}"
     about |= {"training_accuracy": round(trained.accuracy, 4)}
     if jax.process_index() == 0:

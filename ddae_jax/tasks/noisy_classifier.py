@@ -89,7 +89,10 @@ def _train_and_test(workdir, kind, job, train, test, times, config) -> None:
     training = job.training
     name = training.classifier.name
     shape = training.input_shape(job.fixed, train.image_shape)
-    count = training.classifier.parameter_count(shape)
+    try:
+        count = training.classifier.parameter_count(shape)
+    except UserError as error:
+        raise UserError(f"config.noisy_classifier.tap: {error}") from error
     logging.info(
         "noisy_classifier: %s, %.3f M trained parameters, %d steps",
         name,

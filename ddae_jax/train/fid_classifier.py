@@ -55,8 +55,7 @@ def fit(
     classes = len(source.class_names)
     if classes < 2 or len(np.unique(source.labels)) < 2:
         raise UserError(
-            f"config.fid.features: {source.name} has images of one class only: no "
-            "classifier can be trained"
+            f"{source.name} has images of one class only: no classifier can be trained"
         )
     chain = _chain(source.image_shape)
     tensors = _init(source.image_shape[-1], classes, seed)

@@ -57,16 +57,16 @@ def load(path: str | pathlib.Path, cache: pathlib.Path) -> InceptionFile:
     if not str(path):
         found = sorted(cache.glob(f"inception-{HASH_PREFIX}*/{folder.FILE}"))
         if not found:
-            raise UserError(f"config.fid.inception: is not given. {_where()}")
+            raise UserError(f"is not given. {_where()}")
         return _read(found[0].parent)
     path = pathlib.Path(path).expanduser()
     if not path.is_file():
-        raise UserError(f"config.fid.inception: there is no file {path}. {_where()}")
+        raise UserError(f"there is no file {path}. {_where()}")
     sha256 = hash_of(path)
     named = re.search(r"-([0-9a-f]{8,64})\.pth$", path.name)
     if named and not sha256.startswith(named[1]):
         raise UserError(
-            f"config.fid.inception: {path} has sha256 {sha256[:8]}..., not {named[1]}: "
+            f"{path} has sha256 {sha256[:8]}..., not {named[1]}: "
             f"damaged or another file. {_where()}"
         )
     if not sha256.startswith(HASH_PREFIX):
@@ -78,7 +78,7 @@ def load(path: str | pathlib.Path, cache: pathlib.Path) -> InceptionFile:
     try:
         params = params_from_torch(state)
     except UserError as error:
-        raise UserError(f"config.fid.inception: {path}: {error}") from error
+        raise UserError(f"{path}: {error}") from error
     if jax.process_index() == 0:
         target.mkdir(parents=True, exist_ok=True)
         folder.write_parameters(target, params)

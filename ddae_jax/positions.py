@@ -1,4 +1,4 @@
-"""Features for every position of an image, and features batch by batch."""
+"""Features for every position of an image, in the layout of the image."""
 
 import dataclasses
 import functools
@@ -7,11 +7,10 @@ from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ddae_jax import compiler, parallel
+from ddae_jax import compiler
 from ddae_jax.data import augment
 from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
@@ -107,31 +106,3 @@ def device_batches(
     run = program(encode)
     for images, _, indices, valid in evaluation_inputs(source, mesh, batch_size):
         yield indices, valid, run(params, images, indices, jnp.float32(time), key)
-
-
-def encode_batches(
-    encode: Encode,
-    params: dict,
-    mesh: Mesh,
-    source: Source,
-    time: float,
-    key: PRNGKeyArray,
-    batch_size: int,
-) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """Yields (indices, name -> features) of a source in order, as numpy arrays.
-
-    Memory is that of two batches, whatever the source's size. Nothing is dropped: the
-    last batch is shorter. Arguments as for `device_batches`.
-    """
-    waiting = None
-    # One batch behind, so that the device works while the next one is read.
-    for batch in device_batches(encode, params, mesh, source, time, key, batch_size):
-        if waiting is not None:
-            yield _on_host(*waiting)
-        waiting = batch
-    yield _on_host(*waiting)
-
-
-def _on_host(indices, valid, outputs):
-    indices, valid, outputs = parallel.on_host((indices, valid, outputs))
-    return indices[valid], {name: value[valid] for name, value in outputs.items()}

@@ -306,7 +306,10 @@ def test_a_set_in_memory_and_one_on_disk_have_fingerprints():
         ({"reference": "text.npz"}, "fid.reference: .*no readable .npz"),
         ({"features": "nowhere"}, "fid.features: .*is no folder; known: empty"),
         ({"features": "few"}, "no feature network"),
-        ({"features": ""}, r"fid.inception: is not given. Get pt_inception.*https://"),
+        (
+            {"features": ""},
+            r"fid.inception: no file is given. Get pt_inception.*https://",
+        ),
     ],
 )
 def test_what_cannot_be_measured_is_refused(settings, tmp_path, change, message):

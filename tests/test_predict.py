@@ -17,9 +17,8 @@ from ddae_jax import main
 from ddae_jax.data import digits, image_files
 from ddae_jax.data import source as data_source
 from ddae_jax.errors import UserError
-from ddae_jax.features import extract
+from ddae_jax.features import encode_set, extract
 from ddae_jax.finetune import classifier, depths
-from ddae_jax.positions import encode_batches
 from ddae_jax.tasks import common, finetune_saved, predict, predict_head
 from tests import dense_tools, run_tools
 
@@ -133,16 +132,16 @@ def test_features_and_head_against_a_plain_loop_and_scikit_learn(
     np.testing.assert_allclose(features["features"], plain["out_2"], atol=1e-4)
 
     train = data_source.subset(common.load_source(config, "train"), np.arange(200))
-    batches = encode_batches(
+    (encoded,) = encode_set(
         common.encoder(trained, ("out_2",)),
         trained.params,
         trained.mesh,
         train,
-        float(time),
+        (float(time),),
         jax.random.fold_in(jax.random.key(config.seed), 5),
         config.predict.batch_size,
     )
-    encoded = np.concatenate([found["out_2"] for _, found in batches])
+    encoded = encoded["out_2"]
     mean, scale = encoded.mean(0), encoded.std(0)
     theirs = LogisticRegression(C=1 / (200 * config.probe.l2), max_iter=5000, tol=1e-8)
     theirs.fit((encoded - mean) / scale, train.labels)

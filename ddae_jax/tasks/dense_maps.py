@@ -12,8 +12,8 @@ from ddae_jax.data import image_files
 from ddae_jax.data import source as data_source
 from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
+from ddae_jax.features import encode_set
 from ddae_jax.heads import clusters
-from ddae_jax.positions import encode_batches
 from ddae_jax.tasks import common
 from ddae_jax.tasks.dense_job import Job, Part, key
 from ddae_jax.tasks.outcome import Picture
@@ -31,21 +31,18 @@ def run(config: ConfigDict, job: Job) -> Part:
     source, names = _images(config, job)
     size = trained.mesh.size
     batch_size = min(settings.batch_size, -(-len(source) // size) * size)
-    parts = [
-        features
-        for _, features in encode_batches(
-            job.grid_encoder(),
-            trained.variables,
-            trained.mesh,
-            source,
-            job.cell.time.time,
-            key(config.seed, 0),
-            batch_size,
-        )
-    ]
+    (encoded,) = encode_set(
+        job.grid_encoder(),
+        trained.variables,
+        trained.mesh,
+        source,
+        (job.cell.time.time,),
+        key(config.seed, 0),
+        batch_size,
+    )
     columns, rows, facts = [], [], {}
     for tap in job.taps:
-        features = np.concatenate([part[tap] for part in parts])
+        features = encoded[tap]
         colours, explained = clusters.principal_colours(features, config.seed)
         try:
             labels, between = clusters.k_means(features, settings.clusters, config.seed)

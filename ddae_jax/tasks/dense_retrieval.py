@@ -11,8 +11,8 @@ from ddae_jax import curves
 from ddae_jax.data import source as data_source
 from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
+from ddae_jax.features import encode_batches
 from ddae_jax.heads import retrieval
-from ddae_jax.positions import encode_batches
 from ddae_jax.tasks import common
 from ddae_jax.tasks.dense_job import Job, Part, key
 from ddae_jax.tasks.outcome import Picture
@@ -47,16 +47,16 @@ def run(config: ConfigDict, job: Job) -> Part:
 
     def encoded(source, noise_key):
         batches = encode_batches(
-            common.encoder(trained, (cell.tap,)),
+            [(common.encoder(trained, (cell.tap,)), cell.time.time)],
             trained.variables,
             trained.mesh,
             source,
-            cell.time.time,
             noise_key,
             settings.batch_size,
         )
-        for indices, features in batches:
-            yield indices, retrieval.normalise(features[cell.tap])
+        for first, (features,) in batches:
+            found = retrieval.normalise(features[cell.tap])
+            yield np.arange(first, first + len(found)), found
 
     asked = np.concatenate([features for _, features in encoded(queries, query_key)])
     nearest = retrieval.none_yet(len(queries), settings.neighbours)

@@ -16,7 +16,7 @@ from ddae_jax import curves, log, parallel
 from ddae_jax.data import image_files
 from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
-from ddae_jax.positions import encode_batches
+from ddae_jax.features import encode_batches
 from ddae_jax.tasks import outcome, predict_files, predict_head
 from ddae_jax.tasks.predict_head import Model
 
@@ -99,11 +99,10 @@ def _predict(
     # 1 to 5 are those of training, the probe, contrastive, dense and the head.
     noise_key = jax.random.fold_in(jax.random.key(config.seed), 6)
     batches = encode_batches(
-        model.encode,
+        [(model.encode, model.time)],
         model.params,
         model.mesh,
         source,
-        model.time,
         noise_key,
         config.predict.batch_size,
     )
@@ -119,7 +118,8 @@ def _predict(
             add_predictions = stack.enter_context(
                 predict_files.predictions(workdir, files, model.class_names)
             )
-        for indices, features in batches:
+        for _, (features,) in batches:
+            count = len(features[model.tap])
             if writing:
                 add_features(features[model.tap])
             if model.probabilities:
@@ -128,9 +128,9 @@ def _predict(
                 confidences.append(probabilities.max(axis=1))
                 if writing:
                     add_predictions(probabilities)
-            done += len(indices)
+            done += count
             progress.advance(done)
-            if done * 10 // len(source) > (done - len(indices)) * 10 // len(source):
+            if done * 10 // len(source) > (done - count) * 10 // len(source):
                 progress.report(done, "images")
     progress.close()
     if not model.probabilities:

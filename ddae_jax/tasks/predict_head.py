@@ -1,7 +1,6 @@
 """The classifier with which `predict` works: of the probe, fine-tuned, or none."""
 
 import dataclasses
-import hashlib
 import json
 import pathlib
 from collections.abc import Callable
@@ -19,10 +18,10 @@ from ddae_jax import parallel
 from ddae_jax.data import source as data_source
 from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
-from ddae_jax.features import Encode
+from ddae_jax.feature_cache import model_identity
+from ddae_jax.features import Encode, encode_set
 from ddae_jax.heads import logistic
 from ddae_jax.heads.logistic import LogisticRegression
-from ddae_jax.positions import encode_batches
 from ddae_jax.tasks import cell, common, finetune_saved
 from ddae_jax.tasks.cell import Cell
 from ddae_jax.tasks.common import Trained
@@ -120,7 +119,9 @@ def _probe(config: ConfigDict, workdir: pathlib.Path) -> Model:
     check_training(train)
     identity = {
         "step": trained.step,
-        "weights": fingerprint(trained.variables),
+        "weights": model_identity(
+            common.encoder(trained, (chosen.tap,)), trained.variables
+        ),
         "tap": chosen.tap,
         "time": chosen.time.time,
         "data": train.name,
@@ -189,16 +190,16 @@ def _fit(
 ) -> LogisticRegression:
     # 1 to 4 are those of training, the probe, contrastive and dense.
     noise_key = jax.random.fold_in(jax.random.key(config.seed), 5)
-    batches = encode_batches(
+    (encoded,) = encode_set(
         common.encoder(trained, (chosen.tap,)),
         trained.variables,
         trained.mesh,
         train,
-        chosen.time.time,
+        (chosen.time.time,),
         noise_key,
         config.predict.batch_size,
     )
-    features = np.concatenate([found[chosen.tap] for _, found in batches])
+    features = encoded[chosen.tap]
     classes = len(train.class_names)
     head = logistic.fit(features, train.labels, classes, config.probe.l2)
     if not head.converged:
@@ -220,15 +221,6 @@ def softmax(
     """Rows that sum to 1."""
     scores = np.exp(scores - scores.max(axis=1, keepdims=True))
     return scores / scores.sum(axis=1, keepdims=True)
-
-
-def fingerprint(params: dict) -> str:
-    """SHA-256 of all parameters: what was retrained at the same step differs."""
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        digest.update(jax.tree_util.keystr(path).encode())
-        digest.update(np.ascontiguousarray(parallel.on_host(leaf)).tobytes())
-    return digest.hexdigest()
 
 
 def write(path: pathlib.Path, head: LogisticRegression, identity: dict) -> None:

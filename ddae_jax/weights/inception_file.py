@@ -57,7 +57,7 @@ def load(path: str | pathlib.Path, cache: pathlib.Path) -> InceptionFile:
     if not str(path):
         found = sorted(cache.glob(f"inception-{HASH_PREFIX}*/{folder.FILE}"))
         if not found:
-            raise UserError(f"is not given. {_where()}")
+            raise UserError(f"no file is given. {_where()}")
         return _read(found[0].parent)
     path = pathlib.Path(path).expanduser()
     if not path.is_file():

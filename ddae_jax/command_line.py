@@ -8,12 +8,14 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
+import jax
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from ddae_jax import config as config_lib
 from ddae_jax import config_checks, config_weights
 from ddae_jax.errors import UserError
+from ddae_jax.files import replacing
 
 # What a checkpoint was made with: a later task cannot change it.
 TRAINED = ("data.name", "data.image_size", "data.channels", "network.", "process.")
@@ -220,12 +222,12 @@ def _imported(workdir: pathlib.Path) -> bool:
 
 
 def save(command: Command) -> None:
-    """Writes config.json, and adds the command to commands.txt."""
+    """Writes config.json, and adds the command to commands.txt; process 0 alone."""
     command.workdir.mkdir(parents=True, exist_ok=True)
+    if jax.process_index() != 0:
+        return
     text = json.dumps(command.config.to_dict(), indent=2) + "\n"
-    path = command.workdir / "config.json"
-    part = path.with_suffix(".part")
-    part.write_text(text)
-    part.replace(path)
+    with replacing(command.workdir / "config.json") as part:
+        part.write_text(text)
     with (command.workdir / "commands.txt").open("a") as lines:
         lines.write(f"python -m ddae_jax.main {' '.join(sys.argv[1:])}\n")

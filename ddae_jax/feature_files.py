@@ -17,6 +17,8 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float
 
+from ddae_jax.files import replacing
+
 _PROGRESS = "progress.json"
 _CHUNK = 1 << 24  # bytes that are checked at a time
 
@@ -70,9 +72,8 @@ def _read_progress(folder: pathlib.Path) -> dict[str, Blocks]:
 
 
 def _write_progress(folder: pathlib.Path, progress: Mapping[str, Blocks]) -> None:
-    part = folder / f"{_PROGRESS}.part"
-    part.write_text(json.dumps(progress))
-    part.replace(folder / _PROGRESS)
+    with replacing(folder / _PROGRESS) as part:
+        part.write_text(json.dumps(progress))
 
 
 def _header(path: pathlib.Path) -> tuple[tuple[int, ...], int] | None:

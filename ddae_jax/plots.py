@@ -9,6 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from ddae_jax.files import replacing
+
 
 def heat_map(
     path: str | pathlib.Path,
@@ -63,7 +65,5 @@ def heat_map(
         Rectangle(corner, 1, 1, fill=False, edgecolor="red", linewidth=2.5, zorder=3)
     )
     figure.colorbar(image, label="test accuracy (%)")
-    path = pathlib.Path(path)
-    part = path.with_suffix(".part")
-    figure.savefig(part, format="png", dpi=130)
-    part.replace(path)
+    with replacing(path) as part:
+        figure.savefig(part, format="png", dpi=130)

@@ -17,6 +17,7 @@ from ddae_jax.data import sources
 from ddae_jax.denoiser import Denoiser
 from ddae_jax.errors import UserError
 from ddae_jax.features import Encode, Encoder
+from ddae_jax.files import replacing
 from ddae_jax.latents import LatentEncoder, Latents
 from ddae_jax.tasks import autoencoder
 from ddae_jax.train import state as train_state
@@ -219,9 +220,8 @@ def write_json(workdir: str | pathlib.Path, name: str, content: dict) -> None:
     """Writes `workdir`/`name`, whole or not at all; process 0 alone."""
     if jax.process_index() == 0:
         path = pathlib.Path(workdir) / name
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(content, indent=2) + "\n")
-        part.replace(path)
+        with replacing(path) as part:
+            part.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def read_json(workdir: str | pathlib.Path, name: str) -> dict:

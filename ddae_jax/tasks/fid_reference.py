@@ -18,6 +18,7 @@ from ddae_jax.data.image_folder import image_files
 from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
 from ddae_jax.fid_features import Extract
+from ddae_jax.files import replacing
 from ddae_jax.metrics import statistics_files
 from ddae_jax.metrics.fid_network import FeatureNetwork
 from ddae_jax.metrics.frechet import Statistics
@@ -216,9 +217,8 @@ def check_count(config: ConfigDict, field: str, count: int) -> None:
 
 def _write(path, statistics, features) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
     kept = {} if features is None else {"features": features}
-    with part.open("wb") as file:
+    with replacing(path) as part, part.open("wb") as file:
         np.savez(
             file,
             mu=statistics.mean,
@@ -226,7 +226,6 @@ def _write(path, statistics, features) -> None:
             count=statistics.count,
             **kept,
         )
-    part.replace(path)
 
 
 def _read(path):

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from ddae_jax import compiler, fid_features, parallel
 from ddae_jax.errors import UserError
 from ddae_jax.fid_features import Collected, Extract
+from ddae_jax.files import replacing
 from ddae_jax.metrics.fid_network import FeatureNetwork
 from ddae_jax.metrics.frechet import FeatureSums
 from ddae_jax.tasks import autoencoder, common, sample
@@ -202,10 +203,8 @@ def _save(path: pathlib.Path, identity: str, collected: Collected, shown) -> Non
     if collected.scores is not None:
         arrays["marginals"] = collected.scores.marginals
         arrays["negentropies"] = collected.scores.negentropies
-    part = path.with_suffix(".part")
-    with part.open("wb") as file:
+    with replacing(path) as part, part.open("wb") as file:
         np.savez(file, identity=identity, shown=shown, **arrays)
-    part.replace(path)
 
 
 def _resume(

@@ -16,6 +16,7 @@ from absl import logging
 from matplotlib.figure import Figure
 
 from ddae_jax import report
+from ddae_jax.files import replacing
 
 # JSON's key of the table and pictures; a task's own figures keep clear of them.
 _LAYOUT = "shown"
@@ -145,6 +146,5 @@ def _png(content: Figure | bytes) -> bytes:
 
 
 def _replace(path: pathlib.Path, content: bytes) -> None:
-    part = path.with_suffix(".part")
-    part.write_bytes(content)
-    part.replace(path)
+    with replacing(path) as part:
+        part.write_bytes(content)

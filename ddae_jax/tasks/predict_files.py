@@ -10,6 +10,8 @@ from typing import IO, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
+from ddae_jax.files import replacing
+
 PREDICTIONS, FEATURES = "predictions.csv", "features.npz"
 
 
@@ -29,9 +31,10 @@ def predictions(
     What it gives takes probabilities (batch, classes), in the order of `files`. The
     file appears when all are written.
     """
-    path = workdir / PREDICTIONS
-    part = path.with_suffix(".part")
-    with part.open("w", newline="", encoding="utf-8") as stream:
+    with (
+        replacing(workdir / PREDICTIONS) as part,
+        part.open("w", newline="", encoding="utf-8") as stream,
+    ):
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(("file", "class", "probability", *class_names))
         names = iter(files)
@@ -43,7 +46,6 @@ def predictions(
                 writer.writerow((next(names), class_names[best], *values))
 
         yield add
-    part.replace(path)
 
 
 @contextlib.contextmanager
@@ -55,9 +57,10 @@ def features(
     What it gives takes features (batch, width). They go to disk at once, so that
     memory does not grow with their number. The file appears when all are written.
     """
-    path = workdir / FEATURES
-    part = path.with_suffix(".part")
-    with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+    with (
+        replacing(workdir / FEATURES) as part,
+        zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive,
+    ):
         for name, value in facts.items():
             with archive.open(f"{name}.npy", "w") as stream:
                 np.lib.format.write_array(stream, np.asarray(value), allow_pickle=False)
@@ -72,7 +75,6 @@ def features(
                 stream.write(np.ascontiguousarray(rows, "<f4").tobytes())
 
             yield add
-    part.replace(path)
 
 
 def _write_header(stream: IO[bytes], shape: tuple[int, int]) -> None:

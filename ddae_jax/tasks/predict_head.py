@@ -20,6 +20,7 @@ from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
 from ddae_jax.feature_cache import model_identity
 from ddae_jax.features import Encode, encode_set
+from ddae_jax.files import replacing
 from ddae_jax.heads import logistic
 from ddae_jax.heads.logistic import LogisticRegression
 from ddae_jax.tasks import cell, common, finetune_saved
@@ -231,11 +232,9 @@ def write(path: pathlib.Path, head: LogisticRegression, identity: dict) -> None:
         for name, value in dataclasses.asdict(head).items()
         if name not in _ARRAYS
     }
-    part = path.with_suffix(".part")
-    with part.open("wb") as file:
+    with replacing(path) as part, part.open("wb") as file:
         text = json.dumps({_IDENTITY: identity, "fit": facts})
         np.savez(file, **arrays, about=np.array(text))
-    part.replace(path)
 
 
 def read(path: pathlib.Path, identity: dict) -> LogisticRegression | None:

@@ -16,6 +16,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from ddae_jax import curves, log, report
+from ddae_jax.files import replacing
 from ddae_jax.tasks import outcome, report_probe
 
 FILE = "report.html"
@@ -177,7 +178,6 @@ def run(config: ConfigDict, workdir: str | pathlib.Path) -> None:
     parts = [section(workdir, config) for section in SECTIONS]
     page = report.page(title, subtitle, [part for part in parts if part])
     path = workdir / FILE
-    part = path.with_suffix(".part")
-    part.write_text(page)
-    part.replace(path)
+    with replacing(path) as part:
+        part.write_text(page)
     logging.info("report: %s", path.resolve())

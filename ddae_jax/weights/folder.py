@@ -9,6 +9,7 @@ import safetensors
 import safetensors.numpy
 
 from ddae_jax.errors import UserError
+from ddae_jax.files import replacing
 
 FILE = "model.safetensors"
 
@@ -32,11 +33,10 @@ def write_parameters(folder: str | pathlib.Path, params: Mapping) -> None:
     """Writes a parameter tree, whole or not at all."""
     flat = flax.traverse_util.flatten_dict(params, sep="/")
     path = pathlib.Path(folder) / FILE
-    part = path.with_suffix(".part")
     arrays = {name: np.ascontiguousarray(array) for name, array in flat.items()}
-    safetensors.numpy.save_file(arrays, part, metadata={"format": "ddae_jax"})
-    part.chmod(0o644)  # safetensors lets no one else read it
-    part.replace(path)
+    with replacing(path) as part:
+        safetensors.numpy.save_file(arrays, part, metadata={"format": "ddae_jax"})
+        part.chmod(0o644)  # safetensors lets no one else read it
 
 
 def read_parameters(folder: str | pathlib.Path, shapes: Mapping) -> dict:

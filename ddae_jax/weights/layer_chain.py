@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ddae_jax.errors import UserError
+from ddae_jax.files import replacing
 from ddae_jax.models import layer_chain
 from ddae_jax.models.layer_chain import LayerChain
 from ddae_jax.weights import folder
@@ -60,9 +61,8 @@ def write(
         "layers": layer_chain.describe(chain.layers),
         "about": dict(about),
     }
-    part = path / f"{DESCRIPTION}.part"
-    part.write_text(json.dumps(content, indent=2) + "\n")
-    part.replace(path / DESCRIPTION)
+    with replacing(path / DESCRIPTION) as part:
+        part.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def read(path: pathlib.Path) -> ChainFile:

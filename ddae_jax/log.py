@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import sys
 import time
 
 import jax
@@ -11,6 +12,19 @@ from rich import console
 from rich import progress as rich_progress
 
 FILE = "metrics.jsonl"
+
+
+def _summary_writer() -> type:
+    """tensorboardX's, without torch: where that is installed, it takes seconds."""
+    hidden = "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None  # an import of it raises ImportError
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        if hidden:
+            del sys.modules["torch"]
+    return SummaryWriter
 
 
 class Metrics:
@@ -24,13 +38,11 @@ class Metrics:
         self._writes = jax.process_index() == 0
         if not self._writes:
             return
-        from tensorboardX import SummaryWriter
-
         path = pathlib.Path(workdir) / FILE
         kept = [row for row in read_metrics(workdir) if row["step"] <= first_step]
         path.write_text("".join(json.dumps(row) + "\n" for row in kept))
         self._file = path.open("a")
-        self._events = SummaryWriter(
+        self._events = _summary_writer()(
             str(pathlib.Path(workdir) / "events"), purge_step=first_step + 1
         )
 

@@ -16,6 +16,7 @@ TINY = (
     "--config.network.channel_multipliers=(1,)",
     "--config.network.attention=(False,)",
     "--config.train.batch_size=16",
+    "--config.train.sample_every=0",
     "--config.train.log_every=1",
 )
 

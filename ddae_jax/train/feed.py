@@ -1,14 +1,9 @@
-"""Feeds the training step: resident sets are gathered on the device, others stream.
-
-`dispatch(state, step) -> (state, metrics)` runs several optimiser steps in one call;
-metrics have a leading axis of steps.
-"""
+"""Feeds the training step: resident sets are gathered on the device, others stream."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import PRNGKeyArray
@@ -19,7 +14,35 @@ from ddae_jax.data.source import Source
 from ddae_jax.train.state import TrainState
 from ddae_jax.train.step import TrainStep
 
-Dispatch = Callable[[TrainState, int, int], tuple[TrainState, dict[str, jax.Array]]]
+
+class Dispatch:
+    """Runs optimiser steps: dispatch(state, step, count) -> (state, metrics).
+
+    It makes `count` steps from `step` on, in order, in one call; metrics have a leading
+    axis of steps. One program is compiled for every count.
+
+    Attributes:
+      step_flops: floating-point operations of one step, as XLA counts them; None before
+        the first call, and where XLA does not tell.
+    """
+
+    def __init__(self, run, inputs: Callable[[int, int], tuple]):
+        """Runs `run(state, *inputs(step, count))`, a function made by jax.jit."""
+        self._run = run
+        self._inputs = inputs
+        self._programs = {}
+        self.step_flops: float | None = None
+
+    def __call__(
+        self, state: TrainState, step: int, count: int
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        arguments = (state, *self._inputs(step, count))
+        if count not in self._programs:
+            lowered = self._run.lower(*arguments)
+            # XLA counts the body of a loop once, and that is one step.
+            self.step_flops = (lowered.cost_analysis() or {}).get("flops")
+            self._programs[count] = lowered.compile()
+        return self._programs[count](*arguments)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +71,7 @@ class Feed:
 def make_dispatch(
     feed: Feed, train_step: TrainStep, shardings: TrainState, first_step: int
 ) -> Dispatch:
-    """Returns dispatch(state, step, count): `count` steps from `step` on, in order.
+    """Returns what runs the steps on the images of `feed`.
 
     Args:
       shardings: of the state.
@@ -94,16 +117,14 @@ def _resident(feed: Feed, train_step: TrainStep, shardings: TrainState) -> Dispa
 
         return _scan(body, state, indices, len(indices))
 
-    compiled = _jit(run, shardings, mesh)
-
-    def dispatch(state, step, count):
+    def inputs(step, count):
         indices = np.stack(
             [order.batch(step + i, feed.batch_size) for i in range(count)]
         )
         placed = parallel.place(indices, parallel.batch_sharding(mesh, axis=1))
-        return compiled(state, images, labels, placed, key)
+        return images, labels, placed, key
 
-    return dispatch
+    return Dispatch(_jit(run, shardings, mesh), inputs)
 
 
 def _streaming(
@@ -127,28 +148,12 @@ def _streaming(
 
         return _scan(body, state, (images, labels), len(images))
 
-    compiled = _jit(run, shardings, mesh)
-
-    def dispatch(state, step, count):
+    def inputs(step, count):
         read = [next(reader)[:2] for _ in range(count)]
         images, labels = (
             jax.make_array_from_process_local_data(sharding, np.stack(part))
             for part in zip(*read, strict=True)
         )
-        return compiled(state, images, labels, key)
+        return images, labels, key
 
-    return dispatch
-
-
-def step_flops(
-    feed: Feed, train_step: TrainStep, state_shapes: TrainState
-) -> float | None:
-    """Floating-point operations of one optimiser step, as XLA counts them."""
-    batch = (feed.batch_size, *feed.source.image_shape)
-    lowered = jax.jit(train_step).lower(
-        state_shapes,
-        jax.ShapeDtypeStruct(batch, jnp.uint8),
-        jax.ShapeDtypeStruct(batch[:1], jnp.int32),
-        feed.key(),
-    )
-    return (lowered.cost_analysis() or {}).get("flops")
+    return Dispatch(_jit(run, shardings, mesh), inputs)

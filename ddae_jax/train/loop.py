@@ -143,8 +143,6 @@ class _Run:
     def go(self, state, shardings, first, progress, stopping):
         plan = self.plan
         dispatch = feed_lib.make_dispatch(self.feed, self.train_step, shardings, first)
-        shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), state)
-        flops = feed_lib.step_flops(self.feed, self.train_step, shapes)
         window, since_save, began = [], [], None
         step, pending = first, None
         while step < plan.steps:
@@ -164,7 +162,9 @@ class _Run:
                 pending = None
             if window and (last or stop or step % plan.log_every == 0):
                 now = time.monotonic()
-                values = self._summary(window, flops, began and now - began)
+                values = self._summary(
+                    window, dispatch.step_flops, began and now - began
+                )
                 self.metrics.write(step, values)
                 progress.report(step, f"loss {values['loss']:.4f}")
                 window, began = [], now

@@ -45,10 +45,9 @@ def run(argv: list[str]) -> None:
     Raises:
       UserError: one line for the user.
     """
-    from ddae_jax import command_line, parallel
-    from ddae_jax.tasks import TASKS
+    from ddae_jax import command_line, parallel, tasks
 
-    command = command_line.parse(argv, define_flags, tuple(TASKS))
+    command = command_line.parse(argv, define_flags, tuple(tasks.TASKS))
     parallel.initialize(
         command.flags.coordinator,
         command.flags.process_count,
@@ -57,7 +56,7 @@ def run(argv: list[str]) -> None:
     command_line.save(command)
     for name in command.config.tasks:
         logging.info("task %s in %s", name, command.workdir)
-        TASKS[name].run(command.config, command.workdir)
+        tasks.load(name).run(command.config, command.workdir)
 
 
 def _is_ours(record) -> bool:

@@ -31,7 +31,7 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 .numbers b { display: block; font-size: 1.7rem; line-height: 1.2; }
 .numbers .first b { color: var(--accent); }
 .row { display: grid; gap: 1rem;
-  grid-template-columns: repeat(auto-fit, minmax(min(18rem, 100%), 1fr)); }
+  grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); }
 figure { margin: 0; }
 img { max-width: 100%; height: auto; display: block; margin: auto; border-radius: 6px; }
 img.pixels { width: 100%; max-width: 36rem; image-rendering: pixelated; }

@@ -2,6 +2,9 @@
 
 import os
 import pathlib
+import shutil
+
+import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -20,6 +23,23 @@ from jaxtyping import install_import_hook  # noqa: E402 (it imports jax)
 
 # Shapes and types of the arrays' public functions are checked while the tests run.
 install_import_hook(["ddae_jax.diffusion", "ddae_jax.metrics"], "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def pretrained(tmp_path_factory):
+    """What pre-training by the command line leaves: checkpoints 2 and 4. To copy."""
+    from tests import run_tools
+
+    workdir = tmp_path_factory.mktemp("pretrained") / "run"
+    run_tools.pretrain(workdir, 4, "--config.train.keep_every=2")
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def pretrained_copy(tmp_path_factory, pretrained):
+    """A workdir of this file's own, pre-trained as `pretrained` is."""
+    return shutil.copytree(pretrained, tmp_path_factory.mktemp("copy") / "run")
+
 
 _LONGEST = ("test_runs.py", "test_configs.py", "test_finetune.py", "test_sample.py")
 

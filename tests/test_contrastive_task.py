@@ -13,15 +13,14 @@ from tests import run_tools
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("contrastive") / "run"
+def workdir(pretrained_copy):
+    workdir = pretrained_copy
     main.main(
         [
             "main",
             *run_tools.TINY,
             f"--workdir={workdir}",
-            "--task=pretrain,contrastive",
-            "--config.train.keep_every=2",
+            "--task=contrastive",
             "--config.contrastive.noise_levels=(0.05,0.5)",
         ]
     )

@@ -9,7 +9,7 @@ from PIL import Image
 from ddae_jax import config_checks, main
 from ddae_jax.errors import UserError
 from ddae_jax.tasks import TASKS, dense, dense_segmentation
-from tests import dense_tools, run_tools
+from tests import dense_tools
 
 
 @pytest.fixture(scope="module")
@@ -24,24 +24,23 @@ def run(config, workdir):
     return json.loads((workdir / "dense.json").read_text())
 
 
-def test_maps_and_neighbours_from_the_command_line(tmp_path):
-    run_tools.pretrain(tmp_path, 2)
-    pictures = tmp_path / "pictures"
+def test_maps_and_neighbours_from_the_command_line(tmp_path, pretrained_copy):
+    workdir, pictures = pretrained_copy, tmp_path / "pictures"
     rng = np.random.default_rng(0)
     dense_tools.save(pictures / "a.png", rng.integers(0, 256, (20, 30, 3)))
     dense_tools.save(pictures / "deep" / "b.bmp", rng.integers(0, 256, (8, 8)))
     main.main(
         [
             "main",
-            f"--workdir={tmp_path}",
+            f"--workdir={workdir}",
             "--task=dense,report",
             f"--config.dense.images={pictures}",
             "--config.dense.queries=40",
             "--config.dense.train_count=0",
         ]
     )
-    found = json.loads((tmp_path / "dense.json").read_text())
-    assert found["step"] == 2 and found["noise_level"] == pytest.approx(0.05, rel=0.1)
+    found = json.loads((workdir / "dense.json").read_text())
+    assert found["step"] == 4 and found["noise_level"] == pytest.approx(0.05, rel=0.1)
     assert set(found["maps"]) == {"out_1", "out_2"}
     for shares in found["maps"].values():
         assert all(0 < share < 1 for share in shares.values())
@@ -49,11 +48,11 @@ def test_maps_and_neighbours_from_the_command_line(tmp_path):
     # Even random features find a digit's like among 1,297 images.
     assert retrieval["precision_at_k"] > 4 * retrieval["precision_by_chance"] > 0.3
     for name in ("dense.png", "dense_2.png"):
-        with Image.open(tmp_path / name) as picture:
+        with Image.open(workdir / name) as picture:
             assert picture.format == "PNG"
-    text = (tmp_path / "dense.txt").read_text()
+    text = (workdir / "dense.txt").read_text()
     assert "maps: images: 2" in text and "40 test images of digits" in text
-    assert "Positions and neighbours" in (tmp_path / "report.html").read_text()
+    assert "Positions and neighbours" in (workdir / "report.html").read_text()
 
 
 def write_task(folder, count, seed, swap=False):

@@ -1,5 +1,6 @@
 """The recipes of the other published networks: their values, and that they train."""
 
+import functools
 import math
 
 import jax
@@ -44,6 +45,11 @@ PUBLISHED = {
 }
 
 
+@functools.cache  # of recipes with the same network
+def parameter_count(denoiser, side):
+    return denoiser.parameter_count((side, side, 3))
+
+
 @pytest.mark.parametrize("given", PUBLISHED)
 def test_published_values(given):
     (batch, steps, warmup, decay, rate, ema, dropout, flip, augment, parameters) = (
@@ -63,7 +69,7 @@ def test_published_values(given):
     assert weights == ((0.99, 0.03, False) if "uvit" in given else (0.9, 0.0, True))
     assert config.name == given.split(":")[0] and config.data.name == config.name
     side = 64 if "tiny" in given else 32
-    count = common.denoiser(config).parameter_count((side, side, 3))
+    count = parameter_count(common.denoiser(config), side)
     # The published counts leave out the learned weight of the loss.
     assert count == pytest.approx(parameters, rel=1.5e-3)
 

@@ -49,33 +49,32 @@ def test_a_sample_depends_on_seed_and_index_alone(process):
     assert np.abs(draw(config, params, 6, 6).astype(int) - six).max() > 1
 
 
-def test_eight_devices_draw_the_samples_of_one_and_write_every_file(tmp_path):
-    run_tools.pretrain(tmp_path, 2)
+def test_eight_devices_draw_the_samples_of_one_and_write_every_file(pretrained_copy):
+    workdir = pretrained_copy
     flags = (
         "--task=sample",
-        f"--workdir={tmp_path}",
+        f"--workdir={workdir}",
         "--config.sample.count=10",
         "--config.sample.batch_size=8",
         "--config.sample.grid=9",
         "--config.sampler.steps=5",
     )
     run_tools.run(*flags, "--config.sample.png_folder=True")
-    one = np.load(tmp_path / "samples.npz")["arr_0"]
+    one = np.load(workdir / "samples.npz")["arr_0"]
     assert one.shape == (10, 8, 8, 1) and one.dtype == np.uint8
-    files = sorted((tmp_path / "samples").iterdir())
+    files = sorted((workdir / "samples").iterdir())
     assert [file.name for file in files] == [f"{i:06d}.png" for i in range(10)]
     np.testing.assert_array_equal(np.asarray(Image.open(files[9])), one[9, ..., 0])
-    assert Image.open(tmp_path / "samples.png").size == (30, 30)  # 3 x 3 framed
+    assert Image.open(workdir / "samples.png").size == (30, 30)  # 3 x 3 framed
     run_tools.run(*flags, devices=8)
-    eight = np.load(tmp_path / "samples.npz")["arr_0"]
+    eight = np.load(workdir / "samples.npz")["arr_0"]
     assert np.abs(eight.astype(int) - one).max() <= 1
 
 
-def test_a_batch_that_the_devices_cannot_share_is_one_line(tmp_path):
-    run_tools.pretrain(tmp_path, 1)
+def test_a_batch_that_the_devices_cannot_share_is_one_line(pretrained_copy):
     errors = run_tools.run(
         "--task=sample",
-        f"--workdir={tmp_path}",
+        f"--workdir={pretrained_copy}",
         "--config.sample.batch_size=6",
         devices=4,
         status=2,

@@ -12,7 +12,6 @@ from tests import run_tools
 
 FLAGS = (
     *run_tools.TINY,
-    "--config.train.keep_every=2",
     "--config.probe.classifier=ridge",
     "--config.probe.noise_levels=(0.05,)",
     "--config.probe.seeds=1",
@@ -24,10 +23,9 @@ def read(workdir):
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("track") / "run"
-    main.main(["main", *FLAGS, f"--workdir={workdir}", "--task=pretrain,track"])
-    return workdir
+def workdir(pretrained_copy):
+    main.main(["main", *FLAGS, f"--workdir={pretrained_copy}", "--task=track"])
+    return pretrained_copy
 
 
 def test_every_checkpoint_has_both_measures(workdir):

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ddae_jax import checkpoint, compiler, parallel
+from ddae_jax import checkpoint, parallel
 from ddae_jax import config as config_lib
 from ddae_jax.data import source as data_source
 from ddae_jax.data import sources
@@ -161,8 +161,7 @@ def restore_ema(
     mesh = parallel.make_mesh(config.mesh.fsdp)
     shape = image_shape(workdir)
     model = denoiser(config)
-    init = jax.eval_shape(lambda key: model.init(key, shape), jax.random.key(0))
-    shapes = {"ema": init}
+    shapes = {"ema": model.parameter_shapes(shape)}
     shardings = jax.tree.map(lambda _: parallel.replicated(mesh), shapes)
     with checkpoint.manager(workdir) as checkpoints:
         ema = checkpoint.restore_part(checkpoints, step, shapes, shardings)["ema"]
@@ -186,12 +185,10 @@ def untrained(config: ConfigDict, workdir: str | pathlib.Path) -> Trained:
     mesh = parallel.make_mesh(config.mesh.fsdp)
     shape = image_shape(workdir)
     model = denoiser(config)
-    init = jax.jit(
-        lambda key: model.init(key, shape),
-        out_shardings=parallel.replicated(mesh),
-        compiler_options=compiler.options_for_one_call(),
-    )
-    params = init(jax.random.key(config.seed))
+    shapes = model.parameter_shapes(shape)
+    shardings = jax.tree.map(lambda _: parallel.replicated(mesh), shapes)
+    key = jax.random.key(config.seed)
+    params = train_state.initial_parameters(model, key, shape, shardings)
     return Trained(
         model, params, 0, shape, mesh, *_autoencoder(config, workdir, shape, mesh)
     )

@@ -71,20 +71,20 @@ def restore_or_create(
 
     No device ever holds a whole state that is to be sharded.
     """
-    init = train_state.create(
-        train_step.denoiser, train_step.optimizer, feed.source.image_shape
-    )
+    denoiser, shape = train_step.denoiser, feed.source.image_shape
+    init = train_state.create(denoiser, train_step.optimizer, shape)
     key = jax.random.fold_in(jax.random.key(feed.seed), 0)
     shapes = jax.eval_shape(init, key)
     shardings = parallel.state_shardings(feed.mesh, shapes)
     latest = checkpoints.latest_step()
     if latest is None:
-        create = jax.jit(
-            init,
+        params = train_state.initial_parameters(denoiser, key, shape, shardings.params)
+        begin = jax.jit(
+            lambda params: train_state.first_state(params, train_step.optimizer),
             out_shardings=shardings,
             compiler_options=compiler.options_for_one_call(),
         )
-        return create(key), shardings
+        return begin(params), shardings
     logging.info("resuming from step %d", latest)
     return checkpoint.restore(checkpoints, latest, shapes, shardings), shardings
 

@@ -1,5 +1,6 @@
 """What training carries from step to step, the optimiser, and the law of the EMA."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 import flax.struct
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from ddae_jax import compiler
 from ddae_jax.denoiser import Denoiser
 
 
@@ -81,11 +83,32 @@ def create(
     image_shape: Sequence[int],
 ) -> Callable[[PRNGKeyArray], TrainState]:
     """Returns the function key -> state before the first step, for use inside jit."""
+    return lambda key: first_state(denoiser.init(key, image_shape), optimizer)
 
-    def init(key):
-        params = denoiser.init(key, image_shape)
-        # A copy: donation would free an aliased buffer twice.
-        ema = jax.tree.map(jnp.copy, params)
-        return TrainState(jnp.int32(0), params, ema, optimizer.init(params))
 
-    return init
+def first_state(params: dict, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first step, from initial parameters."""
+    # A copy: donation would free an aliased buffer twice.
+    ema = jax.tree.map(jnp.copy, params)
+    return TrainState(jnp.int32(0), params, ema, optimizer.init(params))
+
+
+def initial_parameters(
+    denoiser: Denoiser, key: PRNGKeyArray, image_shape: Sequence[int], shardings: dict
+) -> dict:
+    """Draws parameters, each onto the devices that `shardings`, a tree, gives it.
+
+    No device ever holds a whole tree that is to be sharded.
+    """
+    leaves, structure = jax.tree.flatten(shardings)
+    return _draw(denoiser, tuple(image_shape), tuple(leaves), structure)(key)
+
+
+# Compiling this takes seconds: pre-training and the untrained baseline share it.
+@functools.cache
+def _draw(denoiser, image_shape, leaves, structure):
+    return jax.jit(
+        lambda key: denoiser.init(key, image_shape),
+        out_shardings=jax.tree.unflatten(structure, leaves),
+        compiler_options=compiler.options_for_one_call(),
+    )

@@ -18,7 +18,8 @@ from ddae_jax.errors import UserError
 from ddae_jax.files import replacing
 
 # What a checkpoint was made with: a later task cannot change it.
-TRAINED = ("data.name", "data.image_size", "data.channels", "network.", "process.")
+_MODEL = ("network.", "process.", "train.class_conditional", "train.label_dropout")
+TRAINED = ("data.name", "data.image_size", "data.channels", *_MODEL)
 _CONFIG = "--config"
 
 
@@ -189,7 +190,7 @@ def _keep_trained(
     if not (workdir / "checkpoints").is_dir():
         return config
     # Of imported weights, no config tells the images that they were trained on.
-    trained = ("network.", "process.") if _imported(workdir) else TRAINED
+    trained = _MODEL if _imported(workdir) else TRAINED
     new, old = config_lib.flatten(config), config_lib.flatten(saved)
     for field, value in old.items():
         if field.startswith(trained) and new.get(field) != value:

@@ -90,12 +90,14 @@ _NOT_NEGATIVE = (
     "predict.noise_level",
     "predict.train_count",
     "finetune.noise_level",
+    "finetune.crop",
     "finetune.warmup_epochs",
     "finetune.weight_decay",
     "finetune.mixup",
     "finetune.cutmix",
     "finetune.train_count",
     "finetune.test_count",
+    "noisy_classifier.crop",
     "noisy_classifier.train_count",
     "noisy_classifier.test_count",
     "noisy_classifier.wide_resnet.warmup_epochs",
@@ -165,7 +167,7 @@ def validate(config: ConfigDict, tasks: Iterable[str]) -> None:
     ]
     for fields, wanted, holds in checks:
         for field in fields:
-            if field in flat and not holds(flat[field]):
+            if flat.get(field) is not None and not holds(flat[field]):
                 raise UserError(f"config.{field}: {flat[field]} is not {wanted}")
     for field, choices in _CHOICES.items():
         given = flat[field] if isinstance(flat[field], tuple) else (flat[field],)
@@ -186,6 +188,12 @@ def validate(config: ConfigDict, tasks: Iterable[str]) -> None:
         raise UserError(
             f"config.network.attention: {attention} values for {levels} levels "
             "(config.network.channel_multipliers)"
+        )
+    interval = config.sample.guidance_interval
+    if len(interval) != 2 or not interval[0] <= interval[1]:
+        raise UserError(
+            f"config.sample.guidance_interval: {interval!r} is not (lowest, highest) "
+            "noise level"
         )
     _check_taps_and_times(config)
     _check_probe(config.probe)

@@ -1,8 +1,8 @@
 """Files that appear whole or not at all."""
 
 import contextlib
-import os
 import pathlib
+import uuid
 from collections.abc import Iterator
 
 
@@ -14,7 +14,7 @@ def replacing(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
     commands that write at once do not meet: each has a path of its own.
     """
     path = pathlib.Path(path)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         yield part
         part.replace(path)

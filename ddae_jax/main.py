@@ -57,6 +57,7 @@ def run(argv: list[str]) -> None:
     for name in command.config.tasks:
         logging.info("task %s in %s", name, command.workdir)
         tasks.load(name).run(command.config, command.workdir)
+        parallel.all_processes(True)  # what process 0 wrote is there for the next task
 
 
 def _is_ours(record) -> bool:

@@ -1,5 +1,6 @@
 """Settings of all tests and of the processes that they start."""
 
+import gc
 import os
 import pathlib
 import shutil
@@ -18,6 +19,11 @@ os.environ.setdefault(
 )
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+# Tracing is the rest: without its bookkeeping for errors, and with fewer collections of
+# the many objects that it leaves, it takes a fifth less.
+os.environ.setdefault("JAX_TRACEBACK_FILTERING", "off")
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
+gc.set_threshold(100_000, 50, 50)
 
 from jaxtyping import install_import_hook  # noqa: E402 (it imports jax)
 

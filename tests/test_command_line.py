@@ -98,6 +98,8 @@ def test_a_process_ends_with_status_2_and_one_line(words, parts, tmp_path):
         ("--config.train.flip=maybe", ("train.flip", "maybe")),
         ("--config.train.steps", ("train.steps", "=VALUE")),
         ("--config.tasks=()", ("tasks: empty", "pretrain")),
+        ("--config.finetune.crop=-1", ("finetune.crop", "-1 is not 0 or more")),
+        ("--config.sample.guidance_interval=(2.0,1.0)", ("guidance_interval", "2.0")),
         ("--confg=3", ("'confg'", "config")),
         ("word", ("'word'", "--")),
     ],
@@ -141,6 +143,30 @@ def test_config_is_asked_for(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UserError, match=r"config\.json: not JSON"):
         parse(f"--workdir={tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (("--process_count=2", "--process_index=0"), "--coordinator=HOST:PORT"),
+        (("--process_index=1",), "--coordinator=HOST:PORT"),
+        (("--coordinator=localhost:1234",), "--process_count and --process_index"),
+    ],
+)
+def test_processes_that_could_not_find_each_other_do_not_start(tmp_path, words, part):
+    with pytest.raises(UserError, match=part):
+        main.run(["main", TINY, f"--workdir={tmp_path}", "--task=report", *words])
+
+
+def test_class_conditional_is_what_the_checkpoint_was_trained_with(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    saved = parse(
+        TINY, f"--workdir={tmp_path}", "--config.train.class_conditional=True"
+    )
+    command_line.save(saved)
+    for words in ((), (TINY,), (TINY, "--config.train.class_conditional=False")):
+        config = parse(*words, f"--workdir={tmp_path}").config
+        assert config.train.class_conditional
 
 
 def test_help_lists_flags_and_tasks():

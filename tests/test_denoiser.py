@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from ddae_jax import config as config_lib
+from ddae_jax import parallel
+from ddae_jax.data import source as data_source
 from ddae_jax.denoiser import Denoiser
 from ddae_jax.diffusion.ddpm import DDPM
 from ddae_jax.diffusion.edm import EDM
@@ -14,6 +16,7 @@ from ddae_jax.models.dit import DiT
 from ddae_jax.models.edm2 import EDM2UNet
 from ddae_jax.models.unet import UNet
 from ddae_jax.tasks import common
+from ddae_jax.train import feed as feed_lib
 from ddae_jax.train import state as train_state
 from ddae_jax.train.step import TrainStep
 
@@ -99,3 +102,28 @@ def test_classes_that_the_network_cannot_take_are_refused():
     config.train.class_conditional = True
     with pytest.raises(UserError, match=r"config\.network\.num_classes: 0, but digits"):
         common.train_step(config, 10)
+
+
+def test_flops_of_a_step_are_counted_alike_alone_in_a_loop_and_for_a_cpu():
+    shape = (8, 8, 1)
+    denoiser = Denoiser(UNet(image_channels=1, **TINY_UNET), DDPM())
+    step = TrainStep(denoiser, train_state.adam(1e-3))
+    images = np.zeros((8, *shape), np.uint8)
+    options = {"image_size": None, "channels": None, "resident_bytes": 1 << 20}
+    source = data_source.from_arrays(
+        "zeros", "train", images, np.arange(8), list("abcdefgh"), **options
+    )
+    feed = feed_lib.Feed(source, 4, 0, parallel.make_mesh())
+    create = jax.jit(train_state.create(denoiser, step.optimizer, shape))
+    counted = []
+    for count in (1, 3):
+        state = create(jax.random.key(0))
+        shardings = parallel.state_shardings(feed.mesh, state)
+        state = jax.device_put(state, shardings)
+        dispatch = feed_lib.make_dispatch(feed, step, shardings, 0)
+        state, metrics = dispatch(state, 0, count)
+        assert int(state.step) == len(metrics["loss"]) == count
+        counted.append(dispatch.step_flops)
+    alone = feed_lib.flops_on_cpu(feed, step, state)
+    assert alone > 1e6
+    np.testing.assert_allclose(counted, alone, rtol=0.01)

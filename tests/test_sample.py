@@ -59,6 +59,8 @@ def test_eight_devices_draw_the_samples_of_one_and_write_every_file(pretrained_c
         "--config.sample.grid=9",
         "--config.sampler.steps=5",
     )
+    (workdir / "samples").mkdir()
+    (workdir / "samples" / "999999.png").touch()  # of an earlier call
     run_tools.run(*flags, "--config.sample.png_folder=True")
     one = np.load(workdir / "samples.npz")["arr_0"]
     assert one.shape == (10, 8, 8, 1) and one.dtype == np.uint8

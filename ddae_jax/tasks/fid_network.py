@@ -7,6 +7,7 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
+from ddae_jax import parallel
 from ddae_jax.errors import UserError
 from ddae_jax.metrics.fid_network import (
     FeatureNetwork,
@@ -14,7 +15,7 @@ from ddae_jax.metrics.fid_network import (
     inception_network,
 )
 from ddae_jax.tasks import common
-from ddae_jax.tasks.fid_reference import all_processes, fingerprint
+from ddae_jax.tasks.fid_reference import fingerprint
 from ddae_jax.train import fid_classifier
 from ddae_jax.weights import inception_file, layer_chain
 
@@ -67,7 +68,7 @@ def _classifier(config: ConfigDict, folder: pathlib.Path) -> layer_chain.ChainFi
         "steps": steps,
         "seed": seed,
     }
-    all_processes(True)  # no process writes while another one looks
+    parallel.all_processes(True)  # no process writes while another one looks
     if (folder / layer_chain.DESCRIPTION).is_file():
         found = layer_chain.read(folder)
         if {key: found.about.get(key) for key in about} == about:
@@ -81,5 +82,5 @@ def _classifier(config: ConfigDict, folder: pathlib.Path) -> layer_chain.ChainFi
     about |= {"training_accuracy": round(trained.accuracy, 4)}
     if jax.process_index() == 0:
         layer_chain.write(folder, trained.chain, trained.tensors, name, about)
-    all_processes(True)
+    parallel.all_processes(True)
     return layer_chain.read(folder)

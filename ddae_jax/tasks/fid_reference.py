@@ -12,7 +12,7 @@ from absl import logging
 from jaxtyping import Float, UInt8
 from ml_collections import ConfigDict
 
-from ddae_jax import fid_features
+from ddae_jax import fid_features, parallel
 from ddae_jax.data import unlabelled
 from ddae_jax.data.image_folder import image_files
 from ddae_jax.data.source import Source
@@ -64,15 +64,6 @@ class Reference:
     statistics: Statistics
     features: Float[np.ndarray, "kept width"] | None
     first: UInt8[np.ndarray, "shown height width channels"] | None
-
-
-def all_processes(flag: bool) -> bool:
-    """Whether `flag` holds on every process; none goes on before all are here."""
-    if jax.process_count() == 1:
-        return flag
-    from jax.experimental import multihost_utils
-
-    return bool(multihost_utils.process_allgather(np.array(flag)).all())
 
 
 def fingerprint(source: Source) -> str:
@@ -189,7 +180,7 @@ def _of_images(config, images, network, extract, mesh, cache) -> Reference:
     facts = [dict(network.facts), images.identity, len(source), keep]
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     path = cache / f"reference-{key[:32]}.npz"
-    if all_processes(path.is_file()):
+    if parallel.all_processes(path.is_file()):
         statistics, features = _read(path)
     else:
         logging.info("fid: features of %s", images.name)
@@ -207,7 +198,15 @@ def _of_images(config, images, network, extract, mesh, cache) -> Reference:
 
 def check_count(config: ConfigDict, field: str, count: int) -> None:
     """Raises a UserError where the metrics are not defined on so few images."""
-    needed = max(2, config.fid.neighbours + 1 if config.fid.precision_count else 2)
+    neighbours, kept = config.fid.neighbours, config.fid.precision_count
+    if 0 < kept <= neighbours:
+        raise UserError(
+            f"config.fid.precision_count: {kept} images, but precision and recall need "
+            f"more than config.fid.neighbours={neighbours}; 0 leaves them out"
+        )
+    if kept and config.fid.kid_subset_size < 2:
+        raise UserError("config.fid.kid_subset_size: 1, but at least 2 are needed")
+    needed = max(2, neighbours + 1 if kept else 2)
     if count < needed:
         raise UserError(
             f"{field}: {count} image(s), at least {needed} are needed (statistics: 2; "

@@ -117,6 +117,8 @@ def drawn(
             **config.fid.to_dict(),
             "weights": weights,
             "dtype": config.dtype,
+            "guidance_channels": config.sample.guidance_channels,
+            "autoencoder": config.autoencoder.to_dict(),
         }
     )
     partial = workdir / PARTIAL

@@ -75,7 +75,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     classifier = Classifier(denoiser, cell.tap, cell.time.time, trained.latents)
     layers = depths.layer_depths(denoiser, trained.image_shape, cell.tap)
     folder = workdir / settings.output
-    saved = finetune_saved.settings(config, trained.step, cell, train)
+    saved = finetune_saved.settings(config, trained, cell, train)
     finetune_saved.claim(folder, saved)
     plan = loop.Plan(
         train,
@@ -141,6 +141,7 @@ def _start(config: ConfigDict, workdir: pathlib.Path, train: Source) -> Trained:
             "class_names": list(train.class_names),
         }
         common.write_json(workdir, "data.json", content)
+    parallel.all_processes(True)  # what process 0 wrote is there for the others
     return common.untrained(config, workdir)
 
 

@@ -13,9 +13,11 @@ from ml_collections import ConfigDict
 from ddae_jax.data.source import Source
 from ddae_jax.denoiser import Denoiser
 from ddae_jax.errors import UserError
+from ddae_jax.feature_cache import model_identity
 from ddae_jax.finetune import classifier, depths
 from ddae_jax.tasks import common
 from ddae_jax.tasks.cell import Cell
+from ddae_jax.tasks.common import Trained
 from ddae_jax.weights import folder as weights_folder
 
 FILE = "settings.json"
@@ -30,8 +32,11 @@ def check_name(output: str) -> None:
         )
 
 
-def settings(config: ConfigDict, step: int, cell: Cell, train: Source) -> dict:
+def settings(config: ConfigDict, trained: Trained, cell: Cell, train: Source) -> dict:
     """All that decides what fine-tuning comes to, JSON-able."""
+    # A pre-training that began anew has other weights at the same step.
+    encoder = common.encoder(trained, (cell.tap,))
+    weights = model_identity(encoder, trained.variables)
     ours = {
         f"finetune.{name}": value
         for name, value in config.finetune.to_dict().items()
@@ -41,7 +46,8 @@ def settings(config: ConfigDict, step: int, cell: Cell, train: Source) -> dict:
         **ours,
         "tap": cell.tap,
         "time": cell.time.time,
-        "step": step,
+        "step": trained.step,
+        "weights": None if config.finetune.from_scratch else weights,
         "seed": config.seed,
         "dtype": config.dtype,
         "data.name": train.name,

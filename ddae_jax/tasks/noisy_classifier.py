@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-import time as clock
 from collections.abc import Mapping
 
 import optax
@@ -11,13 +10,14 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ddae_jax import config as config_lib
-from ddae_jax import parallel
+from ddae_jax import log, parallel
 from ddae_jax.data import source as data_source
 from ddae_jax.data.source import Source
 from ddae_jax.denoiser import Denoiser
 from ddae_jax.diffusion.noisy_classifier import published_times
 from ddae_jax.diffusion.process import Process
 from ddae_jax.errors import UserError
+from ddae_jax.feature_cache import model_identity
 from ddae_jax.heads.mlp import NoisyMLP
 from ddae_jax.heads.noisy_classifier import NoisyClassifier, cosine_after_warmup, sgd
 from ddae_jax.models.wideresnet import WideResNet
@@ -82,10 +82,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
 
 
 def _train_and_test(workdir, kind, job, train, test, times, config) -> None:
-    started = clock.monotonic()
     folder = workdir / FOLDER / kind
-    folder.mkdir(parents=True, exist_ok=True)
-    common.write_json(folder, "settings.json", dict(job.determined_by))
     training = job.training
     name = training.classifier.name
     shape = training.input_shape(job.fixed, train.image_shape)
@@ -93,6 +90,8 @@ def _train_and_test(workdir, kind, job, train, test, times, config) -> None:
         count = training.classifier.parameter_count(shape)
     except UserError as error:
         raise UserError(f"config.noisy_classifier.tap: {error}") from error
+    folder.mkdir(parents=True, exist_ok=True)
+    common.write_json(folder, "settings.json", dict(job.determined_by))
     logging.info(
         "noisy_classifier: %s, %.3f M trained parameters, %d steps",
         name,
@@ -129,7 +128,10 @@ def _train_and_test(workdir, kind, job, train, test, times, config) -> None:
             "flip": training.flip,
             "crop": training.crop,
             **job.facts,
-            "seconds": round(clock.monotonic() - started, 1),
+            # Of all runs, where there were interruptions.
+            "seconds": round(
+                sum(row["seconds"] for row in log.read_metrics(folder)), 1
+            ),
         },
     }
     common.write_json(folder, noisy_classifier_result.CURVE, curve)
@@ -236,6 +238,8 @@ def _features(config, workdir, train, mesh) -> Job:
         **_determined(config, "features", train, ("network.", "process.")),
         "checkpoint.step": trained.step,
         "noisy_classifier.tap": tap,
+        # A pre-training that began anew has other weights at the same step.
+        "checkpoint.weights": model_identity(classifier.encode, trained.variables),
     }
     training = _training(
         config, "features", classifier, optax.adam(schedule), mesh, len(train)

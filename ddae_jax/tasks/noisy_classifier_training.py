@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+import time as clock
 from collections.abc import Sequence
 
 import jax
@@ -102,7 +103,7 @@ class Training:
             shard_count=jax.process_count(),
             threads=self.threads if source.images is None else 0,
         )
-        window = []
+        window, began = [], clock.monotonic()
         for step in range(first, self.steps):
             images, labels = (
                 jax.make_array_from_process_local_data(sharding, part)
@@ -123,7 +124,9 @@ class Training:
             save = done == self.steps or done % self.checkpoint_every == 0
             if save or done % self.log_every == 0:
                 means = self._means(done, window, checkpoints)
-                metrics.write(done, means)
+                now = clock.monotonic()
+                metrics.write(done, means | {"seconds": now - began})
+                began = now
                 progress.report(done, f"loss {means['loss']:.4f}")
                 window = []
             if save:

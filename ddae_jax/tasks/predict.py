@@ -134,6 +134,9 @@ def _predict(
                 progress.report(done, "images")
     progress.close()
     if not model.probabilities:
+        if writing:  # classes of an earlier call are not those of these images
+            (workdir / predict_files.PREDICTIONS).unlink(missing_ok=True)
+            (workdir / "predict.png").unlink(missing_ok=True)
         return Found(np.zeros(0, int), np.zeros(0))
     return Found(np.concatenate(classes), np.concatenate(confidences))
 

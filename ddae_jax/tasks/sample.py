@@ -1,6 +1,7 @@
 """Draws images from a trained denoiser: a grid, samples.npz and, on request, PNGs."""
 
 import pathlib
+import shutil
 from collections.abc import Callable, Iterator
 
 import jax
@@ -174,6 +175,10 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     count = config.sample.count
     progress = log.Progress("sample", count)
     parts, done = [], 0
+    folder, unfinished = workdir / "samples", workdir / "samples.part"
+    writes_files = jax.process_index() == 0 and config.sample.png_folder
+    if writes_files:
+        shutil.rmtree(unfinished, ignore_errors=True)
     for images in batches(
         config,
         trained.denoiser,
@@ -184,14 +189,17 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         count,
         trained.latents,
     ):
-        if jax.process_index() == 0 and config.sample.png_folder:
+        if writes_files:
             for i, image in enumerate(images):
-                write_png(workdir / "samples" / f"{done + i:06d}.png", image)
+                write_png(unfinished / f"{done + i:06d}.png", image)
         parts.append(images)
         done += len(images)
         progress.report(done, "samples")
     progress.close()
     images = np.concatenate(parts)
+    if writes_files:  # no image of an earlier call stays among them
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished.rename(folder)
     if jax.process_index() == 0:
         np.savez(workdir / "samples.npz", arr_0=images)
         grid = make_grid(images[: max(config.sample.grid, 1)])

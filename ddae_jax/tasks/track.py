@@ -138,9 +138,17 @@ def _stored(workdir, step, name, settings, function, config, *inputs):
     return result
 
 
+def _settings(config: ConfigDict, sections: Sequence[str]) -> dict:
+    """What a stored result must have been measured with."""
+    return {
+        "seed": config.seed,
+        "dtype": config.dtype,
+        "class_conditional": config.train.class_conditional,
+    } | {name: config[name].to_dict() for name in (*sections, "data", "autoencoder")}
+
+
 def _probe_settings(config: ConfigDict) -> dict:
-    sections = ("data", "probe")
-    return {"seed": config.seed} | {name: config[name].to_dict() for name in sections}
+    return _settings(config, ("probe",))
 
 
 def _probe(config: ConfigDict, workdir: pathlib.Path) -> dict:
@@ -152,8 +160,7 @@ def _probe(config: ConfigDict, workdir: pathlib.Path) -> dict:
 
 
 def _fid_settings(config: ConfigDict) -> dict:
-    sections = ("data", "fid", "sample", "sampler")
-    return {"seed": config.seed} | {name: config[name].to_dict() for name in sections}
+    return _settings(config, ("fid", "sample", "sampler"))
 
 
 def _distance(config: ConfigDict, workdir: pathlib.Path, measure: fid.Measure) -> float:

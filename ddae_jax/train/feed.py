@@ -1,6 +1,7 @@
 """Feeds the training step: resident sets are gathered on the device, others stream."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 
 import jax
@@ -26,10 +27,19 @@ class Dispatch:
         the first call, and where XLA does not tell.
     """
 
-    def __init__(self, run, inputs: Callable[[int, int], tuple]):
-        """Runs `run(state, *inputs(step, count))`, a function made by jax.jit."""
+    def __init__(
+        self,
+        run,
+        inputs: Callable[[int, int], tuple],
+        count_flops: Callable[[TrainState], float | None],
+    ):
+        """Runs `run(state, *inputs(step, count))`, a function made by jax.jit.
+
+        `count_flops` is for backends that do not count themselves.
+        """
         self._run = run
         self._inputs = inputs
+        self._count_flops = count_flops
         self._programs = {}
         self.step_flops: float | None = None
 
@@ -39,8 +49,10 @@ class Dispatch:
         arguments = (state, *self._inputs(step, count))
         if count not in self._programs:
             lowered = self._run.lower(*arguments)
-            # XLA counts the body of a loop once, and that is one step.
-            self.step_flops = (lowered.cost_analysis() or {}).get("flops")
+            if not self._programs:
+                # XLA counts the body of a loop once, and that is one step.
+                counted = (lowered.cost_analysis() or {}).get("flops")
+                self.step_flops = counted or self._count_flops(state)
             self._programs[count] = lowered.compile()
         return self._programs[count](*arguments)
 
@@ -124,7 +136,8 @@ def _resident(feed: Feed, train_step: TrainStep, shardings: TrainState) -> Dispa
         placed = parallel.place(indices, parallel.batch_sharding(mesh, axis=1))
         return images, labels, placed, key
 
-    return Dispatch(_jit(run, shardings, mesh), inputs)
+    count_flops = functools.partial(flops_on_cpu, feed, train_step)
+    return Dispatch(_jit(run, shardings, mesh), inputs, count_flops)
 
 
 def _streaming(
@@ -156,4 +169,26 @@ def _streaming(
         )
         return images, labels, key
 
-    return Dispatch(_jit(run, shardings, mesh), inputs)
+    count_flops = functools.partial(flops_on_cpu, feed, train_step)
+    return Dispatch(_jit(run, shardings, mesh), inputs, count_flops)
+
+
+def flops_on_cpu(feed: Feed, train_step: TrainStep, state: TrainState) -> float | None:
+    """Operations of one step, counted in the program that a CPU would run.
+
+    The plugins of GPUs and TPUs do not count before they compile, and what they count
+    after it leaves out their own kernels. None where there is no CPU backend.
+    """
+    batch = (feed.batch_size, *feed.source.image_shape)
+    shapes = jax.eval_shape(lambda state: state, state)
+    try:
+        with jax.default_device(jax.local_devices(backend="cpu")[0]):
+            lowered = jax.jit(train_step).lower(
+                shapes,
+                jax.ShapeDtypeStruct(batch, np.uint8),
+                jax.ShapeDtypeStruct(batch[:1], np.int32),
+                jax.eval_shape(feed.key),
+            )
+            return (lowered.cost_analysis() or {}).get("flops")
+    except (RuntimeError, ValueError, NotImplementedError):
+        return None

@@ -55,6 +55,22 @@ def test_every_sample_counts_also_a_last_single_one():
     assert joined.uniformity == whole.uniformity
 
 
+@pytest.mark.parametrize("chunk", [1, 7, 21, 64])
+def test_bit_by_bit_is_all_at_once(chunk):
+    _, arrays = golden_values.load("contrastive")
+    x, y = arrays["x"], arrays["y"]
+    for batch_size in (63, 60, 21, 64, 100):
+        running = contrastive.Running(batch_size)
+        for start in range(0, len(x), chunk):
+            running.add(x[start : start + chunk], y[start : start + chunk])
+        found = running.result()
+        whole = contrastive.alignment_and_uniformity(x, y, batch_size=batch_size)
+        np.testing.assert_allclose(found.alignment, whole.alignment, rtol=1e-6)
+        np.testing.assert_allclose(found.uniformity, whole.uniformity, rtol=1e-6)
+    with pytest.raises(UserError, match="no samples"):
+        contrastive.Running(8).result()
+
+
 def test_equal_views_align_and_equal_features_are_not_uniform():
     x = np.random.default_rng(0).standard_normal((8, 4))
     assert contrastive.alignment_and_uniformity(x, x, batch_size=8).alignment < 1e-12

@@ -93,3 +93,53 @@ def alignment_and_uniformity(
         weights=np.subtract(stops, starts),
     )
     return AlignmentUniformity(float(means[0]), float(means[1]), batch_size)
+
+
+class Running:
+    """alignment_and_uniformity of features that come bit by bit: memory stays bounded.
+
+    The result is that of all features at once.
+    """
+
+    def __init__(self, batch_size: int):
+        self._batch_size = batch_size
+        self._rest: tuple[np.ndarray, np.ndarray] | None = None
+        self._found: list[tuple[int, AlignmentUniformity]] = []
+
+    def add(
+        self,
+        x: Float[np.ndarray, "samples width"],
+        y: Float[np.ndarray, "samples width"],
+    ) -> None:
+        """Takes some more samples, of both views."""
+        if self._rest is not None:
+            x, y = (
+                np.concatenate(pair) for pair in zip(self._rest, (x, y), strict=True)
+            )
+        # Two rows stay behind at least: a single last one would have no pair.
+        full = max(len(x) - 2, 0) // self._batch_size * self._batch_size
+        if full:
+            self._measure(x[:full], y[:full])
+        self._rest = x[full:], y[full:]
+
+    def result(self) -> AlignmentUniformity:
+        """Of all samples so far; called once, at the end.
+
+        Raises:
+          UserError: as `alignment_and_uniformity`.
+        """
+        if self._rest is None:
+            raise UserError("no samples")
+        self._measure(*self._rest)
+        weights = [count for count, _ in self._found]
+        means = (
+            float(
+                np.average([getattr(f, name) for _, f in self._found], weights=weights)
+            )
+            for name in ("alignment", "uniformity")
+        )
+        return AlignmentUniformity(*means, self._batch_size)
+
+    def _measure(self, x, y):
+        found = alignment_and_uniformity(x, y, batch_size=self._batch_size)
+        self._found.append((len(x), found))

@@ -15,8 +15,8 @@ from ddae_jax import checkpoint, curves, log, parallel
 from ddae_jax.data import batches
 from ddae_jax.data import source as data_source
 from ddae_jax.errors import UserError
-from ddae_jax.features import encode_set
-from ddae_jax.metrics.contrastive import alignment_and_uniformity
+from ddae_jax.features import encode_batches
+from ddae_jax.metrics.contrastive import AlignmentUniformity, Running
 from ddae_jax.tasks import common, outcome
 from ddae_jax.tasks.probe_grid import Time, resolve_times
 
@@ -98,27 +98,31 @@ def measure(
     logging.info("contrastive: step %d, %d taps, %d times", step, len(taps), len(times))
     # 1 is training's, 2 the probe's and the samples'.
     key = jax.random.fold_in(jax.random.key(config.seed), 3)
+    encode = common.encoder(trained, taps)
     views = [
-        encode_set(
-            common.encoder(trained, taps),
+        encode_batches(
+            [(encode, time.time) for time in times],
             trained.variables,
             trained.mesh,
             train,
-            [time.time for time in times],
             view_key,
             settings.forward_batch_size,
         )
         for view_key in jax.random.split(key)
     ]
+    running = [{tap: Running(settings.batch_size) for tap in taps} for _ in times]
+    for (_, one), (_, other) in zip(*views, strict=True):
+        for cells, x, y in zip(running, one, other, strict=True):
+            for tap in taps:
+                cells[tap].add(x[tap], y[tap])
     return [
-        _cell(step, tap, time, x[tap], y[tap], settings.batch_size)
-        for time, x, y in zip(times, *views, strict=True)
+        _cell(step, tap, time, cells[tap].result())
+        for time, cells in zip(times, running, strict=True)
         for tap in taps
     ]
 
 
-def _cell(step: int, tap: str, time: Time, x, y, batch_size: int) -> dict:
-    found = alignment_and_uniformity(x, y, batch_size=batch_size)
+def _cell(step: int, tap: str, time: Time, found: AlignmentUniformity) -> dict:
     return {"step": step, "tap": tap, **dataclasses.asdict(time)} | {
         name: getattr(found, name) for name in _METRICS
     }

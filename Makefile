@@ -1,5 +1,6 @@
 # make demo     the whole story on scikit-learn's digits: pre-train, sample, probe, report
-# make test     the tests, with coverage
+# make test     the tests
+# make coverage the tests, and which lines they reach
 # make lint     format and style
 # VENV=DIR puts the environment elsewhere; SHORT=1 makes the demo take seconds.
 
@@ -12,14 +13,19 @@ INSTALLED := $(VENV)/.installed
 VARIANT := $(if $(SHORT),test)
 WORKDIR := runs/digits$(addprefix -,$(VARIANT))
 
-.PHONY: demo test lint install
+.PHONY: demo test coverage lint install
+
+PYTEST := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 demo: $(INSTALLED)
 	$(BIN)/python -m ddae_jax.main --config=configs/digits.py$(addprefix :,$(VARIANT))
 	@echo "report: $(WORKDIR)/report.html"
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
+	$(BIN)/python $(PYTEST)
+
+coverage: $(INSTALLED)
+	$(BIN)/python $(PYTEST) --cov --cov-report=term
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

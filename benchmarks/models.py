@@ -65,23 +65,14 @@ def compiled(function: Callable, *arguments: Any, **options: Any):
     start = time.perf_counter()
     program = lowered.compile(compiler_options=compiler.options())
     facts = {"compile_seconds": round(time.perf_counter() - start, 2)}
-    facts["flops"] = float(_flops(lowered, function, arguments))
+    counted = (lowered.cost_analysis() or {}).get("flops")
+    facts["flops"] = float(counted or compiler.flops_on_cpu(function, *arguments))
     memory = program.memory_analysis()
     if memory is not None:
         held = memory.argument_size_in_bytes + memory.output_size_in_bytes
         held -= memory.alias_size_in_bytes
         facts["memory_bytes"] = held + memory.temp_size_in_bytes
     return program, facts
-
-
-def _flops(lowered, function: Callable, arguments: tuple) -> float:
-    """Counted on a CPU where the backend does not count before it compiles."""
-    counted = (lowered.cost_analysis() or {}).get("flops")
-    if counted:
-        return counted
-    shapes = jax.eval_shape(lambda *arguments: arguments, *arguments)
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        return jax.jit(function).lower(*shapes).cost_analysis()["flops"]
 
 
 def programs(name: str) -> dict[str, tuple[Callable[[], None], dict]]:

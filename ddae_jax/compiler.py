@@ -1,6 +1,8 @@
 """Options of the XLA compiler that make this project's networks faster."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 
@@ -32,3 +34,19 @@ def options() -> dict[str, str] | None:
     except jax.errors.JaxRuntimeError:
         return None
     return dict(_CPU)
+
+
+def flops_on_cpu(function: Callable, *arguments: Any) -> float | None:
+    """Floating-point operations of `function`, in the program that a CPU would run.
+
+    The plugins of GPUs and TPUs do not count before they compile, and what they count
+    after it leaves out their own kernels. None where there is no CPU backend, and for
+    what has no program on a CPU, such as cuDNN's attention.
+    """
+    shapes = jax.eval_shape(lambda *arguments: arguments, *arguments)
+    try:
+        with jax.default_device(jax.local_devices(backend="cpu")[0]):
+            lowered = jax.jit(function).lower(*shapes)
+    except (RuntimeError, ValueError, NotImplementedError):
+        return None
+    return (lowered.cost_analysis() or {}).get("flops")

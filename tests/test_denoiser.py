@@ -124,6 +124,6 @@ def test_flops_of_a_step_are_counted_alike_alone_in_a_loop_and_for_a_cpu():
         state, metrics = dispatch(state, 0, count)
         assert int(state.step) == len(metrics["loss"]) == count
         counted.append(dispatch.step_flops)
-    alone = feed_lib.flops_on_cpu(feed, step, state)
+    alone = feed_lib.one_step_flops(feed, step, state)
     assert alone > 1e6
     np.testing.assert_allclose(counted, alone, rtol=0.01)

@@ -34,9 +34,11 @@ def check_name(output: str) -> None:
 
 def settings(config: ConfigDict, trained: Trained, cell: Cell, train: Source) -> dict:
     """All that decides what fine-tuning comes to, JSON-able."""
-    # A pre-training that began anew has other weights at the same step.
-    encoder = common.encoder(trained, (cell.tap,))
-    weights = model_identity(encoder, trained.variables)
+    weights = None
+    if not config.finetune.from_scratch:
+        # A pre-training that began anew has other weights at the same step.
+        encoder = common.encoder(trained, (cell.tap,))
+        weights = model_identity(encoder, trained.variables)
     ours = {
         f"finetune.{name}": value
         for name, value in config.finetune.to_dict().items()
@@ -47,7 +49,7 @@ def settings(config: ConfigDict, trained: Trained, cell: Cell, train: Source) ->
         "tap": cell.tap,
         "time": cell.time.time,
         "step": trained.step,
-        "weights": None if config.finetune.from_scratch else weights,
+        "weights": weights,
         "seed": config.seed,
         "dtype": config.dtype,
         "data.name": train.name,

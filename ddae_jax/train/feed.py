@@ -136,7 +136,7 @@ def _resident(feed: Feed, train_step: TrainStep, shardings: TrainState) -> Dispa
         placed = parallel.place(indices, parallel.batch_sharding(mesh, axis=1))
         return images, labels, placed, key
 
-    count_flops = functools.partial(flops_on_cpu, feed, train_step)
+    count_flops = functools.partial(one_step_flops, feed, train_step)
     return Dispatch(_jit(run, shardings, mesh), inputs, count_flops)
 
 
@@ -169,26 +169,15 @@ def _streaming(
         )
         return images, labels, key
 
-    count_flops = functools.partial(flops_on_cpu, feed, train_step)
+    count_flops = functools.partial(one_step_flops, feed, train_step)
     return Dispatch(_jit(run, shardings, mesh), inputs, count_flops)
 
 
-def flops_on_cpu(feed: Feed, train_step: TrainStep, state: TrainState) -> float | None:
-    """Operations of one step, counted in the program that a CPU would run.
-
-    The plugins of GPUs and TPUs do not count before they compile, and what they count
-    after it leaves out their own kernels. None where there is no CPU backend.
-    """
+def one_step_flops(
+    feed: Feed, train_step: TrainStep, state: TrainState
+) -> float | None:
+    """Operations of one step, where the backend itself does not count them."""
     batch = (feed.batch_size, *feed.source.image_shape)
-    shapes = jax.eval_shape(lambda state: state, state)
-    try:
-        with jax.default_device(jax.local_devices(backend="cpu")[0]):
-            lowered = jax.jit(train_step).lower(
-                shapes,
-                jax.ShapeDtypeStruct(batch, np.uint8),
-                jax.ShapeDtypeStruct(batch[:1], np.int32),
-                jax.eval_shape(feed.key),
-            )
-            return (lowered.cost_analysis() or {}).get("flops")
-    except (RuntimeError, ValueError, NotImplementedError):
-        return None
+    images = jax.ShapeDtypeStruct(batch, np.uint8)
+    labels = jax.ShapeDtypeStruct(batch[:1], np.int32)
+    return compiler.flops_on_cpu(train_step, state, images, labels, feed.key())

@@ -1,4 +1,4 @@
-"""Runs the real command line in a subprocess, on a tiny network and the digits."""
+"""Runs the real command line, on a tiny network and the digits."""
 
 import os
 import pathlib
@@ -8,6 +8,8 @@ import sys
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+
+from ddae_jax import main
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = (
@@ -23,8 +25,10 @@ TINY = (
 
 def environment(devices: int = 1) -> dict[str, str]:
     """Environment of a subprocess with `devices` fake devices."""
-    fake = f"--xla_force_host_platform_device_count={devices}"
-    return os.environ | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {fake}"}
+    flags = os.environ.get("XLA_FLAGS", "")
+    if devices > 1:
+        flags += f" --xla_force_host_platform_device_count={devices}"
+    return os.environ | {"XLA_FLAGS": flags}
 
 
 def command(*flags: str) -> list[str]:
@@ -52,16 +56,25 @@ def run(*flags: str, devices: int = 1, status: int = 0) -> str:
     return errors
 
 
-def pretrain(workdir, steps: int, *flags: str, **options) -> str:
-    """Pre-trains the tiny network to `steps`."""
-    return run(
-        *TINY,
-        "--task=pretrain",
-        f"--workdir={workdir}",
-        f"--config.train.steps={steps}",
-        *flags,
-        **options,
+def pretraining(workdir, steps: int, *flags: str) -> tuple[str, ...]:
+    """The flags that pre-train the tiny network to `steps`."""
+    ours = ("--task=pretrain", f"--workdir={workdir}", f"--config.train.steps={steps}")
+    return (*TINY, *ours, *flags)
+
+
+def pretrain(workdir, steps: int, *flags: str) -> None:
+    """Pre-trains the tiny network to `steps`, in this process."""
+    main.run(["main", *pretraining(workdir, steps, *flags)])
+
+
+def run_each(commands: list[tuple[str, ...]], devices: int) -> None:
+    """Runs command lines one after the other in one subprocess."""
+    lines = f"from ddae_jax import main\nfor flags in {commands!r}:\n  "
+    words = [sys.executable, "-c", lines + "main.main(['main', *flags])"]
+    done = subprocess.run(
+        words, cwd=ROOT, env=environment(devices), capture_output=True, text=True
     )
+    assert done.returncode == 0, done.stderr
 
 
 def saved_state(workdir, step: int) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 import pathlib
 import random
+import shutil
 import signal
 import socket
 import tempfile
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from ddae_jax import log
+from ddae_jax.errors import UserError
 from tests import run_tools, test_data_idx
 
 STEPS = 12
@@ -36,8 +38,8 @@ def images():
             path.write_bytes(test_data_idx.encode(array))
 
 
-def pretrain(workdir, steps, *flags, **options):
-    return run_tools.pretrain(workdir, steps, *TINY[-2:], *flags, **options)
+def pretrain(workdir, steps, *flags):
+    run_tools.pretrain(workdir, steps, *TINY[-2:], *flags)
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +60,7 @@ def losses(workdir):
 
 
 def test_killed_three_times_and_resumed_is_bitwise_the_same(tmp_path, reference_state):
-    flags = (
-        *TINY,
-        EVERY,
-        "--task=pretrain",
-        f"--workdir={tmp_path}",
-        f"--config.train.steps={STEPS}",
-    )
+    flags = run_tools.pretraining(tmp_path, STEPS, *TINY[-2:], EVERY)
     for first in (1, 4, 7):
         process = run_tools.start(*flags)
         target = random.randint(first, first + 2)  # killed once this step is logged
@@ -81,12 +77,8 @@ def test_killed_three_times_and_resumed_is_bitwise_the_same(tmp_path, reference_
 
 
 def test_sigterm_saves_and_exits_0(tmp_path, reference_state):
-    process = run_tools.start(
-        *TINY,
-        "--task=pretrain",
-        f"--workdir={tmp_path}",
-        f"--config.train.steps={STEPS * 1000}",
-    )
+    flags = run_tools.pretraining(tmp_path, STEPS * 1000, *TINY[-2:])
+    process = run_tools.start(*flags)
     deadline = time.monotonic() + 300
     while not losses(tmp_path):
         assert process.poll() is None and time.monotonic() < deadline
@@ -105,32 +97,45 @@ def test_sigterm_saves_and_exits_0(tmp_path, reference_state):
         assert run_tools.saved_state(tmp_path, stopped)["['step']"] == stopped
 
 
-def test_a_nan_stops_the_run_names_the_step_and_keeps_the_last_good(tmp_path):
-    pretrain(tmp_path, 2)
-    errors = pretrain(
-        tmp_path,
-        6,
+def test_a_nan_stops_the_run_names_the_step_and_keeps_the_last_good(
+    tmp_path, reference
+):
+    workdir = shutil.copytree(reference, tmp_path / "run")
+    explode = (
         "--config.train.learning_rate=1e30",
         "--config.train.warmup_steps=0",
         "--config.train.adam_epsilon=1e-30",
-        status=2,
     )
-    message = errors.strip().split("\n")[-1]
-    assert message.startswith("error: loss") and "at step 4: not finite" in message
-    assert "last good checkpoint: step 2" in message
-    assert run_tools.saved_state(tmp_path, 2)["['step']"] == 2
+    with pytest.raises(UserError) as error:
+        pretrain(workdir, STEPS + 4, EVERY, *explode)
+    message = str(error.value)
+    assert message.startswith("loss") and f"at step {STEPS + 2}: not fin" in message
+    assert f"last good checkpoint: step {STEPS}" in message and "\n" not in message
+    assert run_tools.saved_state(workdir, STEPS)["['step']"] == STEPS
+
+
+@pytest.fixture(scope="module")
+def on_eight_devices(tmp_path_factory):
+    """Runs of six steps on eight devices, by the size of the mesh's axis "fsdp"."""
+    workdirs = {fsdp: tmp_path_factory.mktemp("eight") for fsdp in (1, 2, 8)}
+    commands = [
+        run_tools.pretraining(folder, 6, *TINY[-2:], f"--config.mesh.fsdp={fsdp}")
+        for fsdp, folder in workdirs.items()
+    ]
+    run_tools.run_each(commands, devices=8)
+    return workdirs
 
 
 @pytest.mark.parametrize("fsdp", [1, 2, 8])
-def test_eight_devices_give_the_losses_of_one(tmp_path, reference, fsdp):
-    pretrain(tmp_path, 6, f"--config.mesh.fsdp={fsdp}", devices=8)
-    ours, theirs = losses(tmp_path), losses(reference)
+def test_eight_devices_give_the_losses_of_one(on_eight_devices, reference, fsdp):
+    workdir = on_eight_devices[fsdp]
+    ours, theirs = losses(workdir), losses(reference)
     for step in range(1, 7):
         np.testing.assert_allclose(ours[step], theirs[step], rtol=1e-4)
     if fsdp == 8:  # the checkpoint of eight devices goes on, on one
-        pretrain(tmp_path, 8)
+        pretrain(workdir, 8, "--config.mesh.fsdp=1")
         for step in (7, 8):
-            np.testing.assert_allclose(losses(tmp_path)[step], theirs[step], rtol=1e-3)
+            np.testing.assert_allclose(losses(workdir)[step], theirs[step], rtol=1e-3)
 
 
 def test_steps_in_one_dispatch_change_nothing(tmp_path, reference):
@@ -159,10 +164,7 @@ def test_two_processes_train_save_and_restore(tmp_path, reference):
             port = free.getsockname()[1]
         processes = [
             run_tools.start(
-                *TINY,
-                "--task=pretrain",
-                f"--workdir={tmp_path}",
-                f"--config.train.steps={steps}",
+                *run_tools.pretraining(tmp_path, steps, *TINY[-2:]),
                 f"--coordinator=localhost:{port}",
                 "--process_count=2",
                 f"--process_index={index}",

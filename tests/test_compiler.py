@@ -39,6 +39,19 @@ def test_convolutions_on_the_cpu_do_not_go_to_ynnpack():
         np.testing.assert_array_equal(ours(kernel, images), first)
 
 
+def test_sums_over_batch_and_pixels_on_the_cpu_go_to_ynnpack():
+    images = np.random.default_rng(0).normal(size=(8, 16, 16, 32)).astype(np.float32)
+    total = jax.jit(
+        lambda x: (x * x).sum((0, 1, 2)), compiler_options=compiler.options()
+    )
+    assert "__ynn_fusion" in total.lower(images).compile().as_text()
+    expected = (images.astype(np.float64) ** 2).sum((0, 1, 2))
+    first = np.asarray(total(images))
+    np.testing.assert_allclose(first, expected, rtol=1e-5)
+    for _ in range(5):
+        np.testing.assert_array_equal(total(images), first)
+
+
 def test_an_option_that_this_xla_lacks_is_left_out(monkeypatch):
     monkeypatch.setattr(compiler, "_CPU", {"xla_cpu_no_such_option": "1"})
     assert compiler.options() is None

@@ -27,6 +27,14 @@ TINY_UNET = {
     "blocks": 1,
 }
 
+TINY_DIT = {
+    "image_channels": 1,
+    "hidden_size": 32,
+    "depth": 1,
+    "heads": 2,
+    "learned_variance": False,
+}
+
 
 def train(network, process, shape, steps=2, **recipe):
     denoiser = Denoiser(network, process)
@@ -43,10 +51,7 @@ def train(network, process, shape, steps=2, **recipe):
 
 
 def test_labels_reach_a_conditional_network_and_fixed_parameters_stay():
-    network = DiT(
-        image_channels=1, hidden_size=32, depth=1, heads=2, num_classes=10,
-        learned_variance=False,
-    )  # fmt: skip
+    network = DiT(**TINY_DIT, num_classes=10)
     first, state = train(
         network, DDPM(), (8, 8, 1), steps=3, conditional=True, label_dropout=0.0
     )  # three steps until the gradient has passed all layers that start at zero
@@ -106,7 +111,7 @@ def test_classes_that_the_network_cannot_take_are_refused():
 
 def test_flops_of_a_step_are_counted_alike_alone_in_a_loop_and_for_a_cpu():
     shape = (8, 8, 1)
-    denoiser = Denoiser(UNet(image_channels=1, **TINY_UNET), DDPM())
+    denoiser = Denoiser(DiT(**TINY_DIT), DDPM())
     step = TrainStep(denoiser, train_state.adam(1e-3))
     images = np.zeros((8, *shape), np.uint8)
     options = {"image_size": None, "channels": None, "resident_bytes": 1 << 20}

@@ -35,16 +35,17 @@ def write_idx(folder):
 
 
 def write_tiny_imagenet(folder):
+    """As many training images as CIFAR-100 here: the same program trains on both."""
     root = folder / "tiny-imagenet-200"
     lines = []
-    for label, name in enumerate(("n01", "n02")):
+    for label, name in enumerate(f"n{number:02}" for number in range(20)):
         for i in range(20):
             picture = root / "train" / name / "images" / f"{name}_{i}.JPEG"
             test_data_folders.save(picture, (64, 64), seed=20 * label + i)
         for i in range(4):
             file = f"val_{4 * label + i}.JPEG"
             picture = root / "val" / "images" / file
-            test_data_folders.save(picture, (64, 64), "L" if i else "RGB", 99 + i)
+            test_data_folders.save(picture, (64, 64), "L" if i else "RGB", 999 + i)
             lines.append(f"{file}\t{name}\t0\t0\t63\t63\n")
     (root / "val" / "val_annotations.txt").write_text("".join(lines))
 

@@ -1,5 +1,7 @@
 """Drop path: whole branches of whole examples, in training alone."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,7 +43,7 @@ def test_the_rate_rises_with_depth_in_training_alone():
 def test_networks_drop_in_training_and_are_unchanged_otherwise(network):
     images = jax.random.normal(jax.random.key(1), (6, 4, 4, 1))
     time = jnp.full(6, 0.5)
-    params = network.init(jax.random.key(0), images, time)["params"]
+    params = jax.jit(network.init)(jax.random.key(0), images, time)["params"]
     params = jax.tree.map(
         lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(2), leaf.shape),
         params,
@@ -49,15 +51,18 @@ def test_networks_drop_in_training_and_are_unchanged_otherwise(network):
     dropping = network.clone(drop_path=0.5)
     shapes = jax.eval_shape(dropping.init, jax.random.key(0), images, time)["params"]
     assert jax.tree.structure(shapes) == jax.tree.structure(params)
-    plain, still = (
-        n.apply({"params": params}, images, time) for n in (network, dropping)
-    )
-    np.testing.assert_array_equal(plain, still)
 
+    @functools.partial(jax.jit, static_argnums=0)
+    def plainly(model):
+        return model.apply({"params": params}, images, time)
+
+    @functools.partial(jax.jit, static_argnums=0)
     def trained(model, key):
         rngs = {"dropout": jax.random.key(key)}
         return model.apply({"params": params}, images, time, train=True, rngs=rngs)
 
+    plain, still = plainly(network), plainly(dropping)
+    np.testing.assert_array_equal(plain, still)
     np.testing.assert_array_equal(trained(network, 0), plain)
     one, same, other = (trained(dropping, key) for key in (0, 0, 1))
     np.testing.assert_array_equal(one, same)

@@ -6,12 +6,10 @@ from typing import Any
 
 import jax
 
-# YNNPACK for sums, Eigen for the rest (benchmarks/README.md). By default XLA:CPU gives
-# convolutions to YNNPACK, whose weight gradient is two to six times slower than
-# Eigen's, and makes its own loops for sums over batch and pixels, such as the gradients
-# of biases and norms, which took a third of a training step.
+# YNNPACK for sums, Eigen for the rest (benchmarks/README.md). YNNPACK's weight gradient
+# of a 3x3 convolution is two to six times slower than Eigen's; XLA's own loops for sums
+# over batch and pixels, such as the gradients of biases, repeat what they sum.
 _CPU = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
-
 
 # Run once, compiled in half the time.
 _CPU_ONCE = {"xla_backend_optimization_level": "0"}

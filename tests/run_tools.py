@@ -72,7 +72,12 @@ def run_each(commands: list[tuple[str, ...]], devices: int) -> None:
     lines = f"from ddae_jax import main\nfor flags in {commands!r}:\n  "
     words = [sys.executable, "-c", lines + "main.main(['main', *flags])"]
     done = subprocess.run(
-        words, cwd=ROOT, env=environment(devices), capture_output=True, text=True
+        words,
+        cwd=ROOT,
+        env=environment(devices),
+        capture_output=True,
+        text=True,
+        timeout=500,
     )
     assert done.returncode == 0, done.stderr
 

@@ -19,11 +19,7 @@ STEPS = 12
 EVERY = "--config.train.checkpoint_every=3"
 # Files, because importing scikit-learn for its digits takes longer than these steps.
 DATA = tempfile.TemporaryDirectory()
-TINY = (
-    *run_tools.TINY,
-    "--config.data.name=idx",
-    f"--config.data.folder={DATA.name}",
-)
+IMAGES = ("--config.data.name=idx", f"--config.data.folder={DATA.name}")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -39,7 +35,7 @@ def images():
 
 
 def pretrain(workdir, steps, *flags):
-    run_tools.pretrain(workdir, steps, *TINY[-2:], *flags)
+    run_tools.pretrain(workdir, steps, *IMAGES, *flags)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +56,7 @@ def losses(workdir):
 
 
 def test_killed_three_times_and_resumed_is_bitwise_the_same(tmp_path, reference_state):
-    flags = run_tools.pretraining(tmp_path, STEPS, *TINY[-2:], EVERY)
+    flags = run_tools.pretraining(tmp_path, STEPS, *IMAGES, EVERY)
     for first in (1, 4, 7):
         process = run_tools.start(*flags)
         target = random.randint(first, first + 2)  # killed once this step is logged
@@ -77,7 +73,7 @@ def test_killed_three_times_and_resumed_is_bitwise_the_same(tmp_path, reference_
 
 
 def test_sigterm_saves_and_exits_0(tmp_path, reference_state):
-    flags = run_tools.pretraining(tmp_path, STEPS * 1000, *TINY[-2:])
+    flags = run_tools.pretraining(tmp_path, STEPS * 1000, *IMAGES)
     process = run_tools.start(*flags)
     deadline = time.monotonic() + 300
     while not losses(tmp_path):
@@ -119,7 +115,7 @@ def on_eight_devices(tmp_path_factory):
     """Runs of six steps on eight devices, by the size of the mesh's axis "fsdp"."""
     workdirs = {fsdp: tmp_path_factory.mktemp("eight") for fsdp in (1, 2, 8)}
     commands = [
-        run_tools.pretraining(folder, 6, *TINY[-2:], f"--config.mesh.fsdp={fsdp}")
+        run_tools.pretraining(folder, 6, *IMAGES, f"--config.mesh.fsdp={fsdp}")
         for fsdp, folder in workdirs.items()
     ]
     run_tools.run_each(commands, devices=8)
@@ -164,7 +160,7 @@ def test_two_processes_train_save_and_restore(tmp_path, reference):
             port = free.getsockname()[1]
         processes = [
             run_tools.start(
-                *run_tools.pretraining(tmp_path, steps, *TINY[-2:]),
+                *run_tools.pretraining(tmp_path, steps, *IMAGES),
                 f"--coordinator=localhost:{port}",
                 "--process_count=2",
                 f"--process_index={index}",

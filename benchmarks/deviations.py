@@ -16,7 +16,7 @@ from absl import app, flags
 
 from benchmarks.networks import NAMED, Named
 from ddae_jax.weights import families, torch_layout
-from tests import golden_values
+from tests.tools import golden_values
 
 WRITE = flags.DEFINE_string("write", None, "File whose table is brought up to date.")
 

@@ -8,11 +8,12 @@ import jax
 import numpy as np
 
 from benchmarks import timing
-from ddae_jax import features, parallel
 from ddae_jax.data import source as data_source
 from ddae_jax.denoiser import Denoiser
 from ddae_jax.diffusion.ddpm import DDPM
+from ddae_jax.features import encode as features
 from ddae_jax.models.unet import UNet
+from ddae_jax.runtime import parallel
 
 TAP, TIME = "out_6", 11.0  # DDPM's best of the published probes
 

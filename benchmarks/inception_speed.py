@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from benchmarks import timing, torch_inception
-from ddae_jax import compiler
 from ddae_jax.models.inception_input import inception_outputs
+from ddae_jax.runtime import compiler
 from ddae_jax.weights.inception import params_from_torch
 
 WANTED = 0.9  # of PyTorch's images/s, on a CPU

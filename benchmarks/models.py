@@ -25,7 +25,7 @@ from absl import app, flags
 
 from benchmarks import timing
 from benchmarks.networks import NAMED
-from ddae_jax import compiler
+from ddae_jax.runtime import compiler
 from ddae_jax.train import state as train_state
 from ddae_jax.train.step import TrainStep
 

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddae_jax import features
 from ddae_jax.data import augment
 from ddae_jax.denoiser import Denoiser
 from ddae_jax.diffusion import samplers
 from ddae_jax.diffusion.ddpm import DDPM
+from ddae_jax.features import encode as features
 from ddae_jax.models.unet import UNet
 from ddae_jax.train import state as train_state
 from ddae_jax.train.step import TrainStep

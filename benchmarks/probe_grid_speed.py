@@ -14,12 +14,12 @@ import jax
 import numpy as np
 
 from benchmarks import extraction_speed
-from ddae_jax import parallel
 from ddae_jax.denoiser import Denoiser
 from ddae_jax.diffusion.ddpm import DDPM
-from ddae_jax.features import Encoder
+from ddae_jax.features.encode import Encoder
 from ddae_jax.models.unet import UNet
-from ddae_jax.tasks.probe_adam import AdamProbe
+from ddae_jax.runtime import parallel
+from ddae_jax.tasks.probe.adam import AdamProbe
 
 TIMES = (1.0, 11.0, 21.0)
 WANTED = 5.0  # times as fast as the loop

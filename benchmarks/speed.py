@@ -17,7 +17,7 @@ import torch
 from absl import app, flags
 
 from benchmarks import ours, theirs, timing
-from ddae_jax import compiler
+from ddae_jax.runtime import compiler
 
 WHAT = flags.DEFINE_list("what", ["train", "sample", "extract"], "What to time.")
 BATCH = flags.DEFINE_integer("batch", 16, "Images a step.", lower_bound=1)

@@ -33,8 +33,8 @@ training images. Its warm-up rises once an epoch, ours every step over the same 
 Variant `test`: edm_ddpmpp_aug in seconds, on a tiny network.
 """
 
-from ddae_jax import config as config_lib
-from ddae_jax import recipes
+from ddae_jax.settings import config as config_lib
+from ddae_jax.settings import recipes
 
 _IMAGES = 50_000
 # process, DDPM++ network, batch, epochs, warm-up epochs, learning rate

@@ -12,8 +12,8 @@ Published: edm2_c FID 5.06 (epoch 1000), probe 65.40 % (epoch 500); edm2_e 4.33 
 Variant `test`: the same in seconds, on a tiny network.
 """
 
-from ddae_jax import config as config_lib
-from ddae_jax import recipes
+from ddae_jax.settings import config as config_lib
+from ddae_jax.settings import recipes
 
 
 def get_config(variant: str = ""):

@@ -11,7 +11,7 @@ untrained 95.73 % (measured, RESULTS.md).
 Variant `test`: the same in seconds.
 """
 
-from ddae_jax import config as config_lib
+from ddae_jax.settings import config as config_lib
 
 
 def get_config(variant: str = ""):

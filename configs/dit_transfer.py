@@ -24,7 +24,7 @@ One workdir holds one probe.json: copy runs/dit for a second data set.
 Variant `test`: on digits, of whatever small latent denoiser the workdir has.
 """
 
-from ddae_jax import config as config_lib
+from ddae_jax.settings import config as config_lib
 
 # data set, time, image size
 _VARIANTS = {

@@ -11,7 +11,7 @@ best tap, 73.5 % untrained (measured with that code).
 Variant `test`: the same in seconds.
 """
 
-from ddae_jax import config as config_lib
+from ddae_jax.settings import config as config_lib
 
 
 def get_config(variant: str = ""):

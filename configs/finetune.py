@@ -37,8 +37,8 @@ Variant `test`: pre-trains and fine-tunes on digits in seconds.
 
 import pathlib
 
-from ddae_jax import command_line
-from ddae_jax import config as config_lib
+from ddae_jax.settings import command_line
+from ddae_jax.settings import config as config_lib
 
 # config of the pre-training, tap ("" as probed), published time
 _VARIANTS = {

@@ -14,8 +14,8 @@ EDM authors' own code, another network. Published: edm2_c FID 15.96 (epoch 1600)
 Variant `test`: the same in seconds, on a tiny network.
 """
 
-from ddae_jax import config as config_lib
-from ddae_jax import recipes
+from ddae_jax.settings import config as config_lib
+from ddae_jax.settings import recipes
 
 
 def get_config(variant: str = ""):

@@ -45,7 +45,9 @@ def run(argv: list[str]) -> None:
     Raises:
       UserError: one line for the user.
     """
-    from ddae_jax import command_line, parallel, tasks
+    from ddae_jax import tasks
+    from ddae_jax.runtime import parallel
+    from ddae_jax.settings import command_line
 
     command = command_line.parse(argv, define_flags, tuple(tasks.TASKS))
     parallel.initialize(

@@ -34,7 +34,7 @@ install_import_hook(["ddae_jax.diffusion", "ddae_jax.metrics"], "beartype.bearty
 @pytest.fixture(scope="session")
 def pretrained(tmp_path_factory):
     """What pre-training by the command line leaves: checkpoints 2 and 4. To copy."""
-    from tests import run_tools
+    from tests.tools import runs as run_tools
 
     workdir = tmp_path_factory.mktemp("pretrained") / "run"
     run_tools.pretrain(workdir, 4, "--config.train.keep_every=2")

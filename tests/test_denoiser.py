@@ -5,17 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddae_jax import config as config_lib
-from ddae_jax import parallel
 from ddae_jax.data import source as data_source
 from ddae_jax.denoiser import Denoiser
 from ddae_jax.diffusion.ddpm import DDPM
 from ddae_jax.diffusion.edm import EDM
 from ddae_jax.errors import UserError
+from ddae_jax.experiment import common
 from ddae_jax.models.dit import DiT
 from ddae_jax.models.edm2 import EDM2UNet
 from ddae_jax.models.unet import UNet
-from ddae_jax.tasks import common
+from ddae_jax.runtime import parallel
+from ddae_jax.settings import config as config_lib
 from ddae_jax.train import feed as feed_lib
 from ddae_jax.train import state as train_state
 from ddae_jax.train.step import TrainStep

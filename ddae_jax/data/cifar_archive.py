@@ -13,7 +13,7 @@ import numpy as np
 
 from ddae_jax.data import source
 from ddae_jax.errors import UserError
-from ddae_jax.weights.safe_pickle import safe_unpickle
+from ddae_jax.runtime.safe_pickle import safe_unpickle
 
 
 @dataclasses.dataclass(frozen=True)

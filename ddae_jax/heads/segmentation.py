@@ -13,9 +13,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
 
-from ddae_jax import parallel
 from ddae_jax.data.masks import IGNORE
 from ddae_jax.heads import linear
+from ddae_jax.runtime import parallel
 
 Grid = Float[Array, "batch rows columns channels"]
 Heads = dict[str, dict[str, Array]]

@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 
 from ddae_jax.errors import UserError
 from ddae_jax.metrics.frechet import Statistics
-from ddae_jax.weights.safe_pickle import safe_unpickle
+from ddae_jax.runtime.safe_pickle import safe_unpickle
 
 
 def read_statistics(path: str | os.PathLike, metric: str = "fid") -> Statistics:

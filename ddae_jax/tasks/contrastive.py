@@ -11,14 +11,16 @@ from absl import logging
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from ddae_jax import checkpoint, curves, log, parallel
 from ddae_jax.data import batches
 from ddae_jax.data import source as data_source
 from ddae_jax.errors import UserError
-from ddae_jax.features import encode_batches
+from ddae_jax.experiment import common
+from ddae_jax.features.encode import encode_batches
 from ddae_jax.metrics.contrastive import AlignmentUniformity, Running
-from ddae_jax.tasks import common, outcome
-from ddae_jax.tasks.probe_grid import Time, resolve_times
+from ddae_jax.report import figures as curves
+from ddae_jax.report import outcome
+from ddae_jax.runtime import checkpoint, log, parallel
+from ddae_jax.tasks.probe.grid import Time, resolve_times
 
 _METRICS = ("alignment", "uniformity")
 

@@ -8,9 +8,9 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
-from ddae_jax import parallel
 from ddae_jax.errors import UserError
-from ddae_jax.tasks import autoencoder, common
+from ddae_jax.experiment import autoencoder, common
+from ddae_jax.runtime import parallel
 from ddae_jax.weights import folder
 
 # Sections of the config that rebuild the denoiser and its sampler.

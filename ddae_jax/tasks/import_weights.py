@@ -12,11 +12,11 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from ddae_jax import checkpoint
-from ddae_jax import config as config_lib
 from ddae_jax.diffusion import PROCESSES
 from ddae_jax.errors import UserError
-from ddae_jax.tasks import autoencoder, common
+from ddae_jax.experiment import autoencoder, common
+from ddae_jax.runtime import checkpoint
+from ddae_jax.settings import config as config_lib
 from ddae_jax.train import state as train_state
 from ddae_jax.weights import edm_pickle, families, folder, torch_files, torch_layout
 

@@ -7,9 +7,10 @@ from absl import logging
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from ddae_jax import checkpoint, parallel
 from ddae_jax.errors import UserError
-from ddae_jax.tasks import common, sample
+from ddae_jax.experiment import common
+from ddae_jax.runtime import checkpoint, parallel
+from ddae_jax.tasks import sample
 from ddae_jax.train import loop
 from ddae_jax.train.feed import Feed
 

@@ -15,9 +15,12 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
-from ddae_jax import curves, log, report
-from ddae_jax.files import replacing
-from ddae_jax.tasks import outcome, report_probe
+from ddae_jax.report import figures as curves
+from ddae_jax.report import outcome
+from ddae_jax.report import page as report
+from ddae_jax.report import probe_sections as report_probe
+from ddae_jax.runtime import log
+from ddae_jax.runtime.files import replacing
 
 FILE = "report.html"
 # Grids of samples over training that the page shows, evenly chosen.

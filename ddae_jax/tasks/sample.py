@@ -13,14 +13,14 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from PIL import Image
 
-from ddae_jax import compiler, log, parallel
-from ddae_jax import config as config_lib
 from ddae_jax.denoiser import Denoiser
 from ddae_jax.diffusion import SAMPLERS
 from ddae_jax.errors import UserError
+from ddae_jax.experiment import autoencoder, common
+from ddae_jax.features.latents import Latents
 from ddae_jax.generate import Draw, Guidance, draw_function
-from ddae_jax.latents import Latents
-from ddae_jax.tasks import autoencoder, common
+from ddae_jax.runtime import compiler, log, parallel
+from ddae_jax.settings import config as config_lib
 
 
 def configured_draw(

@@ -13,10 +13,14 @@ from absl import logging
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from ddae_jax import checkpoint, curves
-from ddae_jax import config as config_lib
 from ddae_jax.errors import UserError
-from ddae_jax.tasks import common, fid, fid_samples, outcome, probe
+from ddae_jax.experiment import common
+from ddae_jax.report import figures as curves
+from ddae_jax.report import outcome
+from ddae_jax.runtime import checkpoint
+from ddae_jax.settings import config as config_lib
+from ddae_jax.tasks import fid, probe
+from ddae_jax.tasks.fid import samples as fid_samples
 
 FOLDER = "track"
 

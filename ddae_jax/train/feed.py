@@ -9,9 +9,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import PRNGKeyArray
 
-from ddae_jax import compiler, parallel
 from ddae_jax.data import batches
 from ddae_jax.data.source import Source
+from ddae_jax.runtime import compiler, parallel
 from ddae_jax.train.state import TrainState
 from ddae_jax.train.step import TrainStep
 

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 from absl import logging
 
-from ddae_jax import checkpoint, compiler, log, parallel
 from ddae_jax.errors import UserError
+from ddae_jax.runtime import checkpoint, compiler, log, parallel
 from ddae_jax.train import feed as feed_lib
 from ddae_jax.train import state as train_state
 from ddae_jax.train.state import TrainState

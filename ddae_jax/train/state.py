@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from ddae_jax import compiler
 from ddae_jax.denoiser import Denoiser
+from ddae_jax.runtime import compiler
 
 
 @flax.struct.dataclass

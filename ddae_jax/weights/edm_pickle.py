@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ddae_jax.errors import UserError
-from ddae_jax.weights.safe_pickle import safe_unpickle, unpickle_next
+from ddae_jax.runtime.safe_pickle import safe_unpickle, unpickle_next
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # begins torch's files before version 1.6
 _PROTOCOL = 1001

@@ -9,7 +9,7 @@ import safetensors
 import safetensors.numpy
 
 from ddae_jax.errors import UserError
-from ddae_jax.files import replacing
+from ddae_jax.runtime.files import replacing
 
 FILE = "model.safetensors"
 

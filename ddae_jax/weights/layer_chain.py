@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from ddae_jax.errors import UserError
-from ddae_jax.files import replacing
 from ddae_jax.models import layer_chain
 from ddae_jax.models.layer_chain import LayerChain
+from ddae_jax.runtime.files import replacing
 from ddae_jax.weights import folder
 
 DESCRIPTION = "network.json"

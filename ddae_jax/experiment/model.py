@@ -1,0 +1,309 @@
+"""From a folder to features in five lines: `ddae_jax.load`."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Num, UInt8
+from ml_collections import ConfigDict
+
+from ddae_jax.denoiser import Denoiser
+from ddae_jax.diffusion import SAMPLERS
+from ddae_jax.errors import UserError
+from ddae_jax.experiment import autoencoder, common
+from ddae_jax.features.encode import Encode, Encoder, example_noise, noise_shape
+from ddae_jax.features.latents import LatentEncoder, Latents
+from ddae_jax.generate import draw_function
+from ddae_jax.runtime import compiler, parallel
+from ddae_jax.settings import command_line
+from ddae_jax.settings import config as config_lib
+from ddae_jax.weights import folder as weights_folder
+
+Images = Num[np.ndarray, "n height width channels"]
+
+
+def load(path: str | pathlib.Path, batch_size: int = 64) -> "Model":
+    """Loads a denoiser with its EMA weights.
+
+    Args:
+      path: a folder that --task=export wrote, or the workdir of a run.
+      batch_size: in how large pieces its methods go through many images.
+
+    Raises:
+      UserError: there is no such folder; it is neither of the two; or its files do not
+        go together.
+    """
+    path = pathlib.Path(path)
+    if not path.is_dir():
+        raise UserError(f"{path}: there is no such folder")
+    if batch_size < 1:
+        raise UserError(f"batch_size is {batch_size}; it must be at least 1")
+    exported = (path / weights_folder.FILE).is_file()
+    if not exported and not (path / "checkpoints").is_dir():
+        raise UserError(
+            f"{path}: neither an exported folder ({weights_folder.FILE}) nor the "
+            "workdir of a run (checkpoints)"
+        )
+    config, image_shape = _description(path)
+    if exported:
+        denoiser = common.denoiser(config)
+        shapes = jax.eval_shape(
+            lambda key: denoiser.init(key, image_shape), jax.random.key(0)
+        )
+        params = weights_folder.read_parameters(path, shapes)
+        latents, of_latents, beside = None, None, autoencoder.find(config, path)
+        if beside is not None:
+            latents, of_latents = autoencoder.load(config, beside, image_shape)
+    else:
+        trained = common.restore_ema(config, path)
+        denoiser, latents = trained.denoiser, trained.latents
+        params, of_latents = parallel.on_host((trained.params, trained.autoencoder))
+    params, of_latents = jax.device_put((params, of_latents))
+    return Model(denoiser, params, image_shape, config, batch_size, latents, of_latents)
+
+
+def _description(path: pathlib.Path) -> tuple[ConfigDict, tuple[int, int, int]]:
+    try:
+        config = command_line.read_saved(path)
+        if config is None:
+            raise UserError(f"{path}: config.json is missing")
+        image_shape = tuple(common.read_json(path, "data.json")["image_shape"])
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: data.json is missing") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, json.JSONDecodeError):
+            raise UserError(f"{path}: data.json is not JSON: {error}") from error
+        reason = str(error).split("\n")[0]
+        raise UserError(
+            f"{path}: config.json or data.json are not of a denoiser: {reason}"
+        ) from error
+    return config, image_shape
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Model:
+    """A trained denoiser.
+
+    Attributes:
+      denoiser: the network and its process.
+      params: its EMA weights.
+      image_shape: (height, width, channels) of its images, or of its latents.
+      config: how it was configured.
+      batch_size: images that go through the network at once.
+      latents: of a denoiser of latents: how they belong to images.
+      autoencoder: weights for it.
+    """
+
+    denoiser: Denoiser
+    params: dict
+    image_shape: tuple[int, int, int]
+    config: ConfigDict
+    batch_size: int = 64
+    latents: Latents | None = None
+    autoencoder: dict | None = None
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """Names of the layers whose outputs can be features, in order of depth."""
+        return tuple(self.denoiser.network.tap_paths())
+
+    def features(
+        self, images: Images, tap: str, noise_level: float, seed: int = 0
+    ) -> Float[np.ndarray, "n features"]:
+        """Features of clean images: one noisy forward pass, averaged over positions.
+
+        Image i gets noise of (seed, i), whatever the batch size.
+
+        Args:
+          images: uint8, or floats in [-1, 1], NHWC. A denoiser of latents with its
+            autoencoder takes images of any size, resized to `latents.image_shape` as
+            Pillow does; what has the latents' own channels is taken as latents, scaled.
+          tap: one of `taps`.
+          noise_level: sigma/alpha of the noise to add, positive; 0.05 to 0.2 is usual.
+          seed: of the noise.
+
+        Raises:
+          UserError: an argument is not as described.
+        """
+        if tap not in self.taps:
+            raise UserError(config_lib.unknown("tap", tap, self.taps))
+        encoder, params = Encoder(self.denoiser, (tap,)), self.params
+        if self._encodes(images):
+            encoder, params = LatentEncoder(encoder, self.latents), self._variables
+        images = self._checked("images", images, clean=True)
+        time = self._time(noise_level)
+        encode = _features_program(encoder)
+        key = jax.random.key(seed)
+        parts = [
+            encode(params, batch, indices, time, key)[tap]
+            for batch, indices in self._batches(images)
+        ]
+        return np.concatenate(parts)[: len(images)]
+
+    def denoise(
+        self, noisy: Images, noise_level: float
+    ) -> Float[np.ndarray, "n height width channels"]:
+        """Estimates clean images, about in [-1, 1].
+
+        Args:
+          noisy: clean images in [-1, 1] plus `noise_level` times standard normal
+            noise, NHWC, whatever the network's own process.
+          noise_level: positive.
+
+        Raises:
+          UserError: an argument is not as described.
+        """
+        noisy = self._checked("noisy", noisy, clean=False)
+        time = self._time(noise_level)
+        estimate = _denoise_program(self.denoiser)
+        parts = [
+            estimate(self.params, batch, time) for batch, _ in self._batches(noisy)
+        ]
+        return np.concatenate(parts)[: len(noisy)]
+
+    def sample(
+        self, n: int, seed: int = 0, steps: int | None = None, label: int | None = None
+    ) -> UInt8[np.ndarray, "n height width channels"]:
+        """Draws images; latents are decoded. Image i depends on (seed, i) alone.
+
+        Args:
+          n: how many.
+          seed: of the noise.
+          steps: of the sampler; None takes the number in the model's config.
+          label: class of all of them, where the network was trained with classes; None
+            is no class.
+
+        Raises:
+          UserError: `n` is not positive, there is no such class, the sampler does not
+            have such steps, or samples are latents and nothing is there to decode them.
+        """
+        if n < 1:
+            raise UserError(f"n is {n}; it must be at least 1")
+        if self.latents is None and self.image_shape[-1] > 3:
+            raise UserError(autoencoder.MISSING.format(channels=self.image_shape[-1]))
+        options = dict(self.config.sampler)
+        name = options.pop("name")
+        if steps is not None:
+            if "steps" not in options:
+                raise UserError(f"steps: the sampler {name} has none")
+            options["steps"] = steps
+        classes = getattr(self.denoiser.network, "num_classes", 0)
+        if label is not None and not 0 <= label < classes:
+            raise UserError(f"label is {label}; the network has {classes} classes")
+        draw = _sample_program(
+            self.denoiser,
+            self.image_shape,
+            SAMPLERS[self.config.process.name][name],
+            tuple(options.items()),
+            self.latents,
+        )
+        key = jax.random.fold_in(jax.random.key(seed), 2)  # as the task sample does
+        size = min(self.batch_size, n)
+        labels = None if label is None else np.full(size, label, np.int32)
+        parts = [
+            draw(
+                self._variables,
+                key,
+                np.arange(start, start + size, dtype=np.int32),
+                labels,
+            )
+            for start in range(0, n, size)
+        ]
+        return np.concatenate(parts)[:n]
+
+    @property
+    def _variables(self) -> dict:
+        if self.latents is None:
+            return self.params
+        return {"denoiser": self.params, "autoencoder": self.autoencoder}
+
+    def _encodes(self, images: Images) -> bool:
+        """Whether they are images for the autoencoder."""
+        shape = np.shape(images)
+        return (
+            self.latents is not None
+            and len(shape) == 4
+            and shape[-1] == self.latents.image_shape[-1] != self.image_shape[-1]
+        )
+
+    def _checked(self, name: str, images: Images, clean: bool) -> np.ndarray:
+        images = np.asarray(images)
+        encodes = clean and self._encodes(images)
+        fits = images.shape[1:] == self.image_shape or (
+            encodes and self.latents.accepts(images.shape[1:])
+        )
+        if images.ndim != 4 or not fits or not len(images):
+            shape = self.latents.image_shape if encodes else self.image_shape
+            raise UserError(
+                f"{name}: shape {images.shape}, but the model takes (n, "
+                f"{', '.join(map(str, shape))})"
+            )
+        if clean and images.dtype == np.uint8:
+            return images
+        if images.dtype.kind != "f":
+            kinds = "uint8 or floats in [-1, 1]" if clean else "floats"
+            raise UserError(f"{name}: type {images.dtype}; give {kinds}")
+        images = images.astype(np.float32)
+        # Latents, of four channels and more, have no such range.
+        limit = 1.0 + 1e-4 if clean and images.shape[-1] <= 3 else np.inf
+        if not np.isfinite(images).all() or np.abs(images).max() > limit:
+            raise UserError(
+                f"{name}: values from {images.min():.4g} to {images.max():.4g}; floats "
+                f"must be {'in [-1, 1]' if np.isfinite(limit) else 'finite'}"
+            )
+        return images
+
+    def _time(self, noise_level: float) -> jax.Array:
+        if not 0 < noise_level < np.inf:
+            raise UserError(f"noise_level is {noise_level}; it must be positive")
+        return self.denoiser.process.time_at(jnp.asarray([noise_level], jnp.float32))[0]
+
+    def _batches(self, images: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Batches of one size, the last filled up with its last image."""
+        size = self.batch_size
+        for start in range(0, len(images), size):
+            indices = np.arange(start, start + size, dtype=np.int32)
+            yield images[np.minimum(indices, len(images) - 1)], indices
+
+
+@functools.lru_cache(maxsize=64)
+def _features_program(encoder: Encode) -> Callable[..., dict[str, Array]]:
+    def encode(params, images, indices, time, key):
+        x0 = images.astype(jnp.float32)
+        if images.dtype == jnp.uint8:
+            x0 = x0 / 127.5 - 1
+        noise = example_noise(key, indices, noise_shape(encoder, images.shape[1:]))
+        return encoder(params, x0, noise, time)
+
+    return jax.jit(encode, compiler_options=compiler.options())
+
+
+@functools.lru_cache(maxsize=16)
+def _denoise_program(denoiser: Denoiser) -> Callable[..., Array]:
+    def estimate(params, noisy, time):
+        times = jnp.broadcast_to(time, (len(noisy),))
+        alpha = denoiser.process.alpha(times)[:, None, None, None]
+        return denoiser.x0(params, alpha * noisy, times)
+
+    return jax.jit(estimate, compiler_options=compiler.options())
+
+
+@functools.lru_cache(maxsize=16)
+def _sample_program(
+    denoiser: Denoiser,
+    image_shape: tuple[int, int, int],
+    sampler: Callable,
+    options: tuple[tuple[str, Any], ...],
+    latents: Latents | None,
+) -> Callable[..., Array]:
+    decode = latents.decode if latents is not None else None
+    draw = draw_function(denoiser, sampler, dict(options), image_shape, decode=decode)
+    return jax.jit(draw, compiler_options=compiler.options())

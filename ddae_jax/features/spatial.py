@@ -1,0 +1,108 @@
+"""Features for every position of an image, in the layout of the image."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ddae_jax.data import augment
+from ddae_jax.data.source import Source
+from ddae_jax.errors import UserError
+from ddae_jax.features.encode import (
+    Encode,
+    Images,
+    evaluation_inputs,
+    example_noise,
+    noise_shape,
+)
+from ddae_jax.runtime import compiler
+
+
+def grid(
+    positions: Float[Array, "batch positions channels"], image_size: tuple[int, int]
+) -> Float[Array, "batch rows columns channels"]:
+    """Gives positions, row by row, the layout that is nearest the image's.
+
+    Args:
+      image_size: (height, width).
+
+    Raises:
+      UserError: they fill no grid of about these proportions.
+    """
+    batch, count, channels = positions.shape
+    height, width = image_size
+    shapes = [(rows, count // rows) for rows in range(1, count + 1) if not count % rows]
+
+    def stretch(shape):
+        return abs(math.log(shape[0] * width / (shape[1] * height)))
+
+    best = min(shapes, key=stretch)
+    # Odd sides are rounded where they are halved: 28x20 pixels become 4x3 positions.
+    if stretch(best) > math.log(1.5):
+        raise UserError(f"{count} positions are no grid over {height}x{width} pixels")
+    return positions.reshape(batch, *best, channels)
+
+
+@dataclasses.dataclass(frozen=True)
+class GridEncoder:
+    """Features per position: name -> (batch, rows, columns, channels).
+
+    Attributes:
+      encode: gives (batch, positions, channels), row by row.
+    """
+
+    encode: Encode
+
+    def noise_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Shape of the noise of one image."""
+        return noise_shape(self.encode, image_shape)
+
+    def __call__(
+        self, params: dict, x0: Images, noise: Images, time: Float[Array, ""]
+    ) -> dict[str, Array]:
+        """Returns the features in the layout of the images."""
+        found = self.encode(params, x0, noise, time)
+        return {name: grid(value, x0.shape[1:3]) for name, value in found.items()}
+
+
+@functools.cache
+def program(encode: Encode):
+    """Compiles `encode` of uint8 images: (params, images, indices, time, key) -> it.
+
+    Image i gets the noise of (key, i). Equal encoders share one program.
+    """
+
+    def run(params, images, indices, time, key):
+        noise = example_noise(key, indices, noise_shape(encode, images.shape[1:]))
+        return encode(params, augment.to_float(images), noise, time)
+
+    return jax.jit(run, compiler_options=compiler.options())
+
+
+def device_batches(
+    encode: Encode,
+    params: dict,
+    mesh: Mesh,
+    source: Source,
+    time: float,
+    key: PRNGKeyArray,
+    batch_size: int,
+) -> Iterator[tuple[Array, Array, dict[str, Array]]]:
+    """Yields (indices, valid, name -> features) of a source, split over the mesh.
+
+    The last batch is filled up, with what is not valid. Image i gets the noise of
+    (key, i).
+
+    Args:
+      params: replicated over the mesh.
+      time: the process's own.
+      batch_size: over all devices, a multiple of their number.
+    """
+    run = program(encode)
+    for images, _, indices, valid in evaluation_inputs(source, mesh, batch_size):
+        yield indices, valid, run(params, images, indices, jnp.float32(time), key)

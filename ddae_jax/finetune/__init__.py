@@ -1,1 +1,0 @@
-"""A denoiser up to a tap, pooled, under a linear head: trained whole."""

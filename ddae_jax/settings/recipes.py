@@ -1,0 +1,110 @@
+"""Published pre-training recipes that several configs share."""
+
+from ml_collections import ConfigDict
+
+from ddae_jax.settings import config as config_lib
+
+
+def edm_songunet(config: ConfigDict, images: int, ncsnpp: bool = False) -> None:
+    """NVlabs/edm's CIFAR-10 runs (Karras et al. 2022): DDPM++, or NCSN++.
+
+    200 million images in batches of 512, Adam at 1e-3 after a ramp over 10 million
+    images, no limit on the gradient, dropout 0.13, EDM augmentation at 0.12 and no
+    other flips. The published EMA has a half-life of 0.5 million images, in the first
+    10 million of 5 % of the images seen; ours has the same cap and its own warm-up.
+
+    Args:
+      images: in the training set.
+    """
+    _edm(config, "songunet")
+    network, train = config.network, config.train
+    network.augment_channels = 9
+    if ncsnpp:
+        network.fourier = True
+        network.noise_multiplier = 2
+        network.residual_encoder = True
+        network.resample_filter = (1, 3, 3, 1)
+    train.batch_size = 512
+    train.steps = 200_000_000 // 512
+    train.warmup_steps = 10_000_000 // 512
+    train.learning_rate = 1e-3
+    train.ema_decay = 0.5 ** (512 / 500_000)
+    train.flip = False
+    train.augment_probability = 0.12
+    _keep(config, images)
+
+
+def edm2(
+    config: ConfigDict, images: int, weight_normalization: bool, tiny: bool = False
+) -> None:
+    """FutureXiang/edm2's configurations C and E (Karras et al. 2024, arXiv 2312.02696).
+
+    Warm-up over 200 epochs; E (`weight_normalization`) decays with the square root of
+    the step from epoch 400 on. No limit on the gradient.
+
+    Args:
+      images: in the training set.
+      tiny: the variant for Tiny-ImageNet at 64x64, else that for CIFAR at 32x32.
+    """
+    _edm(config, "edm2")
+    network, train = config.network, config.train
+    network.weight_normalization = weight_normalization
+    rates = (4e-4, 2e-2)
+    epochs = 2000 if weight_normalization else 1000
+    train.batch_size = 512
+    if tiny:
+        network.attention = (False, False, True, False)
+        network.blocks = 4
+        network.dropout = 0.1
+        rates, epochs = (1.5e-4, 7.5e-3), 2000
+        train.batch_size = 192
+        train.flip = False
+    train.learning_rate = rates[weight_normalization]
+    train.steps = epochs * images // train.batch_size
+    train.warmup_steps = 200 * images // train.batch_size
+    if weight_normalization:
+        train.decay_from = 400 * images // train.batch_size
+    train.ema_decay = 0.9993
+    _keep(config, images)
+
+
+def uvit_s(config: ConfigDict, images: int) -> None:
+    """U-ViT-S/2's CIFAR-10 run (Bao et al. 2023, arXiv 2209.12152), under DDPM.
+
+    500,000 steps of batch 128, AdamW at 2e-4, weight decay 0.03, beta1 0.99. The
+    publication trains the same noise prediction in continuous time.
+
+    Args:
+      images: in the training set.
+    """
+    config_lib.select(config, "process", "ddpm")
+    config_lib.select(config, "network", "uvit")
+    network, train = config.network, config.train
+    network.hidden_size, network.depth, network.heads = 512, 12, 8
+    network.patch_size = 2
+    network.time_scale = 999.0  # DDPM gives t/T
+    train.batch_size = 128
+    train.steps = 500_000
+    train.warmup_steps = 2500
+    train.learning_rate = 2e-4
+    train.adam_b1 = 0.99
+    train.weight_decay = 0.03
+    train.clip_norm = float("inf")
+    train.ema_decay, train.ema_warmup = 0.9999, False
+    config.probe.times = (1, 11, 21)
+    _keep(config, images)
+
+
+def _edm(config: ConfigDict, network: str) -> None:
+    config_lib.select(config, "process", "edm")
+    config_lib.select(config, "network", network)
+    config.train.clip_norm = float("inf")
+    config.probe.times = (3, 4, 5)
+
+
+def _keep(config: ConfigDict, images: int) -> None:
+    """Checkpoints for probes along the way: the best of them comes before the end."""
+    train = config.train
+    train.checkpoint_every = 1000
+    train.keep_every = max(100 * images // train.batch_size // 1000, 1) * 1000
+    train.sample_every = 5000

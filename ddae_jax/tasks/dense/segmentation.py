@@ -1,0 +1,300 @@
+"""A linear segmentation probe: the class of each pixel from the features there."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import logging
+from jaxtyping import Bool, Int, PRNGKeyArray
+from ml_collections import ConfigDict
+
+from ddae_jax.data import batches, image_files, masks
+from ddae_jax.data import source as data_source
+from ddae_jax.data.masks import IGNORE, MaskedImages
+from ddae_jax.errors import UserError
+from ddae_jax.features.spatial import device_batches, program
+from ddae_jax.heads import segmentation
+from ddae_jax.metrics import classification
+from ddae_jax.report.outcome import Picture
+from ddae_jax.runtime import parallel
+from ddae_jax.tasks.dense import maps as dense_maps
+from ddae_jax.tasks.dense.job import Job, Part, key
+
+_FOLDERS = ("train_images", "train_masks", "test_images", "test_masks")
+_SHOWN = 6  # test images in the picture
+
+
+def run(config: ConfigDict, job: Job) -> Part:
+    """Trains a head for each tap on config.dense.train_images, and tests it.
+
+    The tap is chosen by heads that were trained without the held-out images, on those;
+    heads trained on all images are what is tested. Masks are brought to the network's
+    size as their images are, and scored there.
+
+    Raises:
+      UserError: folders or masks that cannot be used (data/masks.py); a single class,
+        or a class beyond the others; too few images.
+    """
+    train, test = _load(config, job)
+    count = class_count(train, test, config.dense.classes)
+    held_out = _held_out(config, len(train))
+    fit_key, *keys = jax.random.split(key(config.seed, 3), 3)
+    statistics = _statistics(config, job, train, fit_key)
+    choosing, final = _fit(config, job, train, held_out, count, statistics, fit_key)
+    kept_out = subset(train, np.flatnonzero(held_out))
+    by_held_out, by_test = (
+        _confusions(config, job, heads, statistics, images, count, part_key)
+        for heads, images, part_key in zip(
+            (choosing, final), (kept_out, test), keys, strict=True
+        )
+    )
+    for name, found in (("train", by_held_out), ("test", by_test)):
+        if not found[job.taps[0]].any():
+            part = "held out of" if name == "train" else "in"
+            raise UserError(
+                f"config.dense.{name}_masks: the masks {part} it hold ignored pixels "
+                "alone"
+            )
+    chosen = max(job.taps, key=lambda tap: classification.mean_iou(by_held_out[tap]))
+    scores = {tap: _scores(by_test[tap]) for tap in job.taps}
+    for tap in job.taps:
+        scores[tap]["held_out_mean_iou"] = classification.mean_iou(by_held_out[tap])
+    best = scores[chosen]
+    rows = [(tap, "mean IoU", scores[tap]["mean_iou"]) for tap in job.taps]
+    rows += [(chosen, "pixel accuracy", best["pixel_accuracy"])]
+    rows += [
+        (chosen, f"IoU of class {label}", "–" if value is None else value)
+        for label, value in enumerate(best["iou"])
+    ]
+    return Part(
+        summary=(
+            f"segmentation: mean IoU {100 * best['mean_iou']:.2f} % at {chosen} "
+            "(chosen on held-out images)"
+        ),
+        facts={"chosen": {"tap": chosen, **best}, "taps": scores, "classes": count},
+        protocol=_protocol(config, train, held_out, test),
+        rows=rows,
+        picture=_picture(config, job, final, statistics, test, chosen, keys[1]),
+    )
+
+
+def _load(config: ConfigDict, job: Job) -> tuple[MaskedImages, MaskedImages]:
+    settings = config.dense
+    for name in _FOLDERS:
+        if not settings[name]:
+            raise UserError(f"config.dense.{name}: name a folder; segmentation needs 4")
+    return tuple(
+        masks.load(
+            settings[images],
+            settings[of_images],
+            (f"config.dense.{images}", f"config.dense.{of_images}"),
+            job.image_shape,
+            image_files.enlarges(config.data.name),
+            config.data.resident_bytes,
+        )
+        for images, of_images in (_FOLDERS[:2], _FOLDERS[2:])
+    )
+
+
+def class_count(train: MaskedImages, test: MaskedImages, given: int) -> int:
+    """How many classes there are: `given`, or, where that is 0, those in training.
+
+    Raises:
+      UserError: one class only, or an index that is none of the classes.
+    """
+    if len(train.classes) < 2:
+        found = f"class {train.classes[0]}" if train.classes else "ignored pixels"
+        raise UserError(
+            f"config.dense.train_masks: they hold {found} alone; two classes are needed"
+        )
+    if not test.classes:
+        raise UserError("config.dense.test_masks: they hold ignored pixels alone")
+    if given > IGNORE:
+        raise UserError(
+            f"config.dense.classes: {given} is more than {IGNORE}, which masks can hold"
+        )
+    count = given or train.classes[-1] + 1
+    for field, found in (("train_masks", train), ("test_masks", test)):
+        if found.classes[-1] >= count:
+            known = "config.dense.classes" if given else "the training masks"
+            raise UserError(
+                f"config.dense.{field}: class {found.classes[-1]} is beyond "
+                f"0..{count - 1}, of {known} ({IGNORE} is ignored)"
+            )
+    return count
+
+
+def _held_out(config: ConfigDict, count: int) -> Bool[np.ndarray, "count"]:
+    if count < 2:
+        raise UserError(
+            f"config.dense.train_images: {count} image; one is held out to choose the "
+            "tap, one must be left"
+        )
+    held = min(max(round(config.dense.held_out * count), 1), count - 1)
+    mask = np.zeros(count, bool)
+    mask[np.random.default_rng(config.seed).permutation(count)[:held]] = True
+    return mask
+
+
+def subset(images: MaskedImages, indices: Int[np.ndarray, "count"]) -> MaskedImages:
+    """The images at `indices`, in that order."""
+    return dataclasses.replace(
+        images,
+        images=data_source.subset(images.images, indices),
+        read_masks=lambda chosen: images.read_masks(indices[chosen]),
+    )
+
+
+def _statistics(
+    config: ConfigDict, job: Job, train: MaskedImages, noise_key: PRNGKeyArray
+) -> segmentation.Statistics:
+    moments = segmentation.Moments()
+    for _, valid, features in _features(config, job, train, noise_key):
+        moments = moments.add(features, valid)
+    return moments.statistics()
+
+
+def _features(config: ConfigDict, job: Job, images: MaskedImages, noise_key):
+    return device_batches(
+        job.grid_encoder(),
+        job.trained.variables,
+        job.trained.mesh,
+        images.images,
+        job.cell.time.time,
+        noise_key,
+        config.dense.batch_size,
+    )
+
+
+def _fit(
+    config: ConfigDict,
+    job: Job,
+    train: MaskedImages,
+    held_out: Bool[np.ndarray, "count"],
+    count: int,
+    statistics: segmentation.Statistics,
+    fit_key: PRNGKeyArray,
+) -> tuple[segmentation.Heads, segmentation.Heads]:
+    """Heads that did not see the held-out images, and heads that saw all.
+
+    Every batch has fresh noise, that of its place in the endless order.
+    """
+    settings, trained = config.dense, job.trained
+    size = settings.batch_size
+    steps = -(-settings.epochs * len(train) // size)
+    optimizer = optax.adam(optax.cosine_decay_schedule(settings.learning_rate, steps))
+    init_key, noise_key = jax.random.split(fit_key)
+    widths = {tap: len(mean) for tap, (mean, _) in statistics.items()}
+
+    def init(init_key):
+        heads = segmentation.init(init_key, widths, count)
+        heads = [heads, jax.tree.map(jnp.copy, heads)]
+        return heads, optimizer.init(heads)
+
+    heads, opt_state = jax.jit(init, out_shardings=parallel.replicated(trained.mesh))(
+        init_key
+    )
+    sharding = parallel.batch_sharding(trained.mesh)
+    stream = batches.stream(
+        train.images,
+        batches.Order(config.seed, len(train)),
+        size,
+        shard_index=jax.process_index(),
+        shard_count=jax.process_count(),
+        threads=config.data.threads if train.images.images is None else 0,
+    )
+    encode = program(job.grid_encoder())
+    time = jnp.float32(job.cell.time.time)
+    for step in range(steps):
+        images, _, indices = next(stream)
+        weights = [(~held_out)[indices].astype(np.float32), np.ones(len(indices), "f4")]
+        local = (images, train.read_masks(indices), *weights)
+        images, targets, *weights = (
+            jax.make_array_from_process_local_data(sharding, part) for part in local
+        )
+        positions = np.arange(step * size, (step + 1) * size, dtype=np.int32)
+        positions = parallel.place(positions, sharding)
+        features = encode(trained.variables, images, positions, time, noise_key)
+        heads, opt_state, loss = segmentation.update(
+            optimizer, heads, opt_state, features, statistics, targets, weights
+        )
+        if (step + 1) % max(steps // 10, 1) == 0:
+            logging.info("dense: step %d of %d, loss %.4f", step + 1, steps, loss)
+    return tuple(heads)
+
+
+def _predictions(config, job, heads, statistics, images, noise_key):
+    """Yields (indices, tap -> classes of the pixels) in order, on the host."""
+    size = images.images.image_shape[:2]
+    for indices, valid, features in _features(config, job, images, noise_key):
+        found = segmentation.predict(heads, features, statistics, size)
+        indices, valid, found = parallel.on_host((indices, valid, found))
+        yield indices[valid], {tap: value[valid] for tap, value in found.items()}
+
+
+def _confusions(
+    config, job, heads, statistics, images, count, noise_key
+) -> dict[str, Int[np.ndarray, "classes classes"]]:
+    totals = {tap: np.zeros((count, count), np.int64) for tap in job.taps}
+    for indices, found in _predictions(
+        config, job, heads, statistics, images, noise_key
+    ):
+        truth = images.read_masks(indices)
+        for tap in job.taps:
+            totals[tap] += classification.confusion_matrix(
+                found[tap], truth, count, IGNORE
+            )
+    return totals
+
+
+def _scores(confusion: Int[np.ndarray, "classes classes"]) -> dict:
+    """Of the test set, in [0, 1]; None for a class that does not occur."""
+    found = classification.intersection_over_union(confusion)
+    return {
+        "mean_iou": classification.mean_iou(confusion),
+        "pixel_accuracy": float(np.trace(confusion) / confusion.sum()),
+        "iou": [None if np.isnan(value) else float(value) for value in found],
+    }
+
+
+def _protocol(config, train: MaskedImages, held_out, test: MaskedImages) -> dict:
+    height, width = train.images.image_shape[:2]
+    return {
+        "train_images": len(train),
+        "held_out_images": int(held_out.sum()),
+        "test_images": len(test),
+        "scored_at": f"{height}x{width} pixels",
+        "head": "one linear layer on standardised features, enlarged bilinearly",
+        "epochs": config.dense.epochs,
+        "batch_size": config.dense.batch_size,
+        "learning_rate": config.dense.learning_rate,
+        "schedule": "Adam, cosine to 0",
+        "augmentation": "none; fresh noise in every epoch",
+    }
+
+
+def _picture(config, job, heads, statistics, test, chosen, noise_key) -> Picture:
+    some = subset(test, np.arange(min(_SHOWN, len(test))))
+    found = [
+        part[chosen]
+        for _, part in _predictions(config, job, heads, statistics, some, noise_key)
+    ]
+    everyone = np.arange(len(some))
+    truth = some.read_masks(everyone)
+    drawn = dense_maps.paint(truth)
+    drawn[truth == IGNORE] = 0
+    figure = dense_maps.draw(
+        some.images.read(everyone),
+        [f"test image {i}" for i in everyone],
+        [
+            ("mask", drawn),
+            (f"prediction\nfrom {chosen}", dense_maps.paint(np.concatenate(found))),
+        ],
+    )
+    return Picture(
+        f"Test images, their masks (black: ignored) and what the head of {chosen} "
+        "predicts",
+        figure,
+    )

@@ -1,0 +1,86 @@
+"""Which feature network config.fid asks for."""
+
+import os
+import pathlib
+
+import jax
+from absl import logging
+from ml_collections import ConfigDict
+
+from ddae_jax.errors import UserError
+from ddae_jax.experiment import common
+from ddae_jax.runtime import parallel
+from ddae_jax.tasks.fid.feature_network import (
+    FeatureNetwork,
+    chain_network,
+    inception_network,
+)
+from ddae_jax.tasks.fid.reference import fingerprint
+from ddae_jax.train import feature_classifier as fid_classifier
+from ddae_jax.weights import inception_file, layer_chain
+
+CLASSIFIER = "classifier"
+FOLDER = "fid_classifier"
+
+
+def cache_folder(config: ConfigDict) -> pathlib.Path:
+    """Where converted weights and reference statistics stay."""
+    given = config.fid.cache
+    if not given:
+        given = os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "ddae_jax")
+    return pathlib.Path(given).expanduser()
+
+
+def feature_network(config: ConfigDict, workdir: pathlib.Path) -> FeatureNetwork:
+    """Inception, the classifier of the data set, or the user's network.
+
+    Raises:
+      UserError: a file that is missing, damaged or not what its name says.
+    """
+    features = config.fid.features
+    if not features:
+        try:
+            file = inception_file.load(config.fid.inception, cache_folder(config))
+        except UserError as error:
+            raise UserError(f"config.fid.inception: {error}") from error
+        # One at a time is faster on a CPU: see inception_outputs.
+        at_once = 1 if jax.default_backend() == "cpu" else None
+        return inception_network(file, config.fid.resize, at_once)
+    if features == CLASSIFIER:
+        return chain_network(_classifier(config, workdir / FOLDER))
+    path = pathlib.Path(features).expanduser()
+    if not path.is_dir():
+        raise UserError(
+            f"config.fid.features: {features} is no folder; known: empty (Inception), "
+            f"{CLASSIFIER}, or a folder of docs/feature_networks.md"
+        )
+    return chain_network(layer_chain.read(path))
+
+
+def _classifier(config: ConfigDict, folder: pathlib.Path) -> layer_chain.ChainFile:
+    """Reads the classifier of the training set, or trains it."""
+    source = common.load_source(config, "train")
+    steps, seed = config.fid.classifier_steps, config.fid.classifier_seed
+    about = {
+        "trained_on": source.name,
+        "images": len(source),
+        "images_fingerprint": fingerprint(source),
+        "steps": steps,
+        "seed": seed,
+    }
+    parallel.all_processes(True)  # no process writes while another one looks
+    if (folder / layer_chain.DESCRIPTION).is_file():
+        found = layer_chain.read(folder)
+        if {key: found.about.get(key) for key in about} == about:
+            return found
+    logging.info("fid: training a classifier on %s, %d steps", source.name, steps)
+    try:
+        trained = fid_classifier.fit(source, steps, seed)
+    except UserError as error:
+        raise UserError(f"config.fid.features: {error}") from error
+    name = f"classifier trained on {source.name}, {steps} steps, seed {seed}"
+    about |= {"training_accuracy": round(trained.accuracy, 4)}
+    if jax.process_index() == 0:
+        layer_chain.write(folder, trained.chain, trained.tensors, name, about)
+    parallel.all_processes(True)
+    return layer_chain.read(folder)

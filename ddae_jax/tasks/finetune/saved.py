@@ -1,0 +1,141 @@
+"""What fine-tuning keeps in its folder: its settings and its weights."""
+
+import json
+import pathlib
+import re
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+from ml_collections import ConfigDict
+
+from ddae_jax.data.source import Source
+from ddae_jax.denoiser import Denoiser
+from ddae_jax.errors import UserError
+from ddae_jax.experiment import common
+from ddae_jax.experiment.cell import Cell
+from ddae_jax.experiment.common import Trained
+from ddae_jax.features.cache import model_identity
+from ddae_jax.tasks.finetune import classifier, depths
+from ddae_jax.weights import folder as weights_folder
+
+FILE = "settings.json"
+
+
+def check_name(output: str) -> None:
+    """Raises a UserError where `output` cannot name a result beside the others."""
+    if not re.fullmatch(r"finetune[\w-]*", output):
+        raise UserError(
+            f"config.finetune.output: {output!r} must begin with finetune and go on "
+            "with letters, digits, - or _"
+        )
+
+
+def settings(config: ConfigDict, trained: Trained, cell: Cell, train: Source) -> dict:
+    """All that decides what fine-tuning comes to, JSON-able."""
+    weights = None
+    if not config.finetune.from_scratch:
+        # A pre-training that began anew has other weights at the same step.
+        encoder = common.encoder(trained, (cell.tap,))
+        weights = model_identity(encoder, trained.variables)
+    ours = {
+        f"finetune.{name}": value
+        for name, value in config.finetune.to_dict().items()
+        if name != "output"
+    }
+    content = {
+        **ours,
+        "tap": cell.tap,
+        "time": cell.time.time,
+        "step": trained.step,
+        "weights": weights,
+        "seed": config.seed,
+        "dtype": config.dtype,
+        "data.name": train.name,
+        "image_shape": train.image_shape,
+        "train_images": len(train),
+        "class_names": train.class_names,
+        "network": config.network.to_dict(),
+        "process": config.process.to_dict(),
+        "probe.flip": config.probe.flip,
+        "probe.crop": config.probe.crop,
+    }
+    return json.loads(json.dumps(content))
+
+
+def claim(folder: pathlib.Path, wanted: dict) -> None:
+    """Makes `folder` the one of a run with these settings.
+
+    Raises:
+      UserError: another run has it.
+    """
+    try:
+        found = common.read_json(folder, FILE)
+    except FileNotFoundError:
+        if (folder / "checkpoints").is_dir():
+            raise UserError(
+                f"{folder}: has checkpoints but no {FILE}; delete the folder, or name "
+                "another --config.finetune.output"
+            ) from None
+        folder.mkdir(parents=True, exist_ok=True)
+        common.write_json(folder, FILE, wanted)
+        return
+    different = [key for key in wanted if found.get(key) != wanted[key]]
+    if different:
+        key = different[0]
+        raise UserError(
+            f"{folder} is of a run with {key}={found.get(key)!r}, not {wanted[key]!r}; "
+            "name another --config.finetune.output, or delete the folder"
+        )
+
+
+def write(folder: pathlib.Path, params: dict) -> None:
+    """Writes the weights of a `Classifier`, whole or not at all; process 0 alone."""
+    if jax.process_index() == 0:
+        weights_folder.write_parameters(folder, params)
+
+
+def load_finetuned(
+    config: ConfigDict, workdir: str | pathlib.Path, output: str = "finetune"
+) -> tuple[Denoiser, dict, dict[str, Array], str, float, tuple[str, ...]]:
+    """Reads a fine-tuned classifier back.
+
+    Args:
+      config: of the workdir.
+      output: the config.finetune.output that it was trained under.
+
+    Returns:
+      the denoiser; all parameters of its network, zeros behind the tap; the head,
+      {"kernel", "bias"}, for `heads.linear.logits`; the tap; the process's own time;
+      and the names of the classes. A denoiser of latents needs the workdir's
+      autoencoder beside them.
+
+    Raises:
+      UserError: nothing was fine-tuned under that name, or not to the end.
+    """
+    check_name(output)
+    folder = pathlib.Path(workdir) / output
+    try:
+        saved = common.read_json(folder, FILE)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{folder}: nothing is fine-tuned there; run --task=finetune first"
+        ) from error
+    if not (folder / weights_folder.FILE).is_file():
+        raise UserError(
+            f"{folder}: fine-tuning did not end; run --task=finetune again to go on"
+        )
+    denoiser = common.denoiser(config)
+    shape = common.image_shape(workdir)
+    tap, names = saved["tap"], tuple(saved["class_names"])
+    shapes = depths.parameter_shapes(denoiser, shape)
+    used = depths.used_parameters(denoiser, shape, tap)
+    wanted = {f"network/{path}": shapes[path] for path in used}
+    width = classifier.Classifier(denoiser, tap, saved["time"]).feature_width(shape)
+    for leaf, size in (("kernel", (width, len(names))), ("bias", (len(names),))):
+        wanted[f"head/{leaf}"] = jax.ShapeDtypeStruct(size, jnp.float32)
+    tree = flax.traverse_util.unflatten_dict(wanted, sep="/")
+    params = jax.tree.map(jnp.array, weights_folder.read_parameters(folder, tree))
+    network = classifier.complete(denoiser, params["network"], shape)
+    return denoiser, network, params["head"], tap, saved["time"], names

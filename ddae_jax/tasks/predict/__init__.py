@@ -1,0 +1,212 @@
+"""Classes, probabilities and features of the user's own images."""
+
+import contextlib
+import dataclasses
+import pathlib
+import time as clock
+
+import jax
+import numpy as np
+from absl import logging
+from jaxtyping import Float, Int
+from matplotlib.figure import Figure
+from ml_collections import ConfigDict
+
+from ddae_jax.data import image_files
+from ddae_jax.data.source import Source
+from ddae_jax.errors import UserError
+from ddae_jax.features.encode import encode_batches
+from ddae_jax.report import figures as curves
+from ddae_jax.report import outcome
+from ddae_jax.runtime import log, parallel
+from ddae_jax.tasks.predict import files as predict_files
+from ddae_jax.tasks.predict import head as predict_head
+from ddae_jax.tasks.predict.head import Model
+
+_SHOWN = 8  # images in a row of the picture
+_SIDE = 0.85  # inches of one of them
+
+
+def run(config: ConfigDict, workdir: pathlib.Path) -> None:
+    """Predicts every image below config.predict.images.
+
+    Images are decoded batch by batch and written to disk as they come: memory does not
+    grow with their number. Each gets one draw of noise, which depends on its place in
+    the sorted list.
+
+    Writes predictions.csv (with a head), features.npz, predict.json, predict.txt and
+    predict.png into `workdir`.
+
+    Raises:
+      UserError: no checkpoint; no images, or one that cannot be read; no head can be
+        trained.
+    """
+    started = clock.monotonic()
+    workdir = pathlib.Path(workdir)
+    field = "config.predict.images"
+    if not config.predict.images:
+        raise UserError(f"{field}: name a file or a folder")
+    root, paths = image_files.find(config.predict.images, field)
+    batch_size = config.predict.batch_size
+    mesh = parallel.make_mesh(config.mesh.fsdp)
+    parallel.check_batch_size("config.predict.batch_size", batch_size, mesh)
+    model = predict_head.load(config, workdir)
+    source = image_files.source(
+        field,
+        paths,
+        model.image_shape,
+        image_files.enlarges(config.data.name),
+        threads=config.data.threads,
+    )
+    files = [path.relative_to(root).as_posix() for path in paths]
+    found = _predict(config, workdir, model, source, files)
+    protocol = {
+        "images": len(source),
+        "folder": config.predict.images,
+        "noise": "one draw an image",
+        **model.facts,
+        "batch_size": batch_size,
+        "seed": config.seed,
+        "seconds": round(clock.monotonic() - started, 1),
+    }
+    outcome.write(workdir, "predict", _outcome(model, source, found, protocol))
+    logging.info("predict: %s", workdir / predict_files.FEATURES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What is remembered of all images: two numbers each.
+
+    Attributes:
+      classes: the most probable.
+      confidences: its probability, in [0, 1].
+    """
+
+    classes: Int[np.ndarray, "count"]
+    confidences: Float[np.ndarray, "count"]
+
+
+def _predict(
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    model: Model,
+    source: Source,
+    files: list[str],
+) -> Found:
+    facts = {
+        "files": np.array(files),
+        "tap": np.array(model.tap),
+        "noise_level": np.array(model.noise_level),
+        "class_names": np.array(model.class_names, str),
+    }
+    # 1 to 5 are those of training, the probe, contrastive, dense and the head.
+    noise_key = jax.random.fold_in(jax.random.key(config.seed), 6)
+    batches = encode_batches(
+        [(model.encode, model.time)],
+        model.params,
+        model.mesh,
+        source,
+        noise_key,
+        config.predict.batch_size,
+    )
+    classes, confidences, done = [], [], 0
+    progress = log.Progress("predict", len(source))
+    with contextlib.ExitStack() as stack:
+        writing = jax.process_index() == 0
+        if writing:
+            add_features = stack.enter_context(
+                predict_files.features(workdir, len(source), facts)
+            )
+        if writing and model.probabilities:
+            add_predictions = stack.enter_context(
+                predict_files.predictions(workdir, files, model.class_names)
+            )
+        for _, (features,) in batches:
+            count = len(features[model.tap])
+            if writing:
+                add_features(features[model.tap])
+            if model.probabilities:
+                probabilities = model.probabilities(features[model.tap])
+                classes.append(probabilities.argmax(axis=1))
+                confidences.append(probabilities.max(axis=1))
+                if writing:
+                    add_predictions(probabilities)
+            done += count
+            progress.advance(done)
+            if done * 10 // len(source) > (done - count) * 10 // len(source):
+                progress.report(done, "images")
+    progress.close()
+    if not model.probabilities:
+        if writing:  # classes of an earlier call are not those of these images
+            (workdir / predict_files.PREDICTIONS).unlink(missing_ok=True)
+            (workdir / "predict.png").unlink(missing_ok=True)
+        return Found(np.zeros(0, int), np.zeros(0))
+    return Found(np.concatenate(classes), np.concatenate(confidences))
+
+
+def _outcome(
+    model: Model, source: Source, found: Found, protocol: dict
+) -> outcome.Outcome:
+    where = f"{model.tap}, noise level {model.noise_level:.3g}"
+    facts = {
+        "step": model.step,
+        "images": len(source),
+        "tap": model.tap,
+        "noise_level": model.noise_level,
+    }
+    if not model.probabilities:
+        return outcome.Outcome(
+            title="Features of your images",
+            summary=f"features of {len(source)} images at {where}",
+            facts=facts,
+            protocol=protocol,
+            headers=("file", "holds"),
+            rows=[(predict_files.FEATURES, "features, files, tap, noise_level")],
+            pictures=[],
+        )
+    rows, counts = [], {}
+    for label, name in enumerate(model.class_names):
+        own = found.confidences[found.classes == label]
+        counts[name] = len(own)
+        mean = float(own.mean()) if len(own) else "–"
+        rows.append((name, len(own), mean))
+    confidence = float(found.confidences.mean())
+    return outcome.Outcome(
+        title="Predictions for your images",
+        summary=(
+            f"{len(source)} images at {where}; mean probability of the predicted "
+            f"class {confidence:.3f}"
+        ),
+        facts=facts | {"mean_confidence": confidence, "counts": counts},
+        protocol=protocol,
+        headers=("predicted class", "images", "mean probability"),
+        rows=rows,
+        pictures=[
+            outcome.Picture(
+                "The images of the most (above) and least confident predictions",
+                gallery(source, found, model.class_names),
+            )
+        ],
+    )
+
+
+def gallery(source: Source, found: Found, class_names: tuple[str, ...]) -> Figure:
+    """Two rows of images: the most and the least confident predictions."""
+    order = np.argsort(-found.confidences, kind="stable")
+    columns = min(_SHOWN, len(order))
+    height, width, channels = source.image_shape
+    figure = Figure(
+        figsize=(_SIDE * columns + 0.3, 2 * (_SIDE * height / width + 0.4)),
+        layout="constrained",
+    )
+    axes = figure.subplots(2, columns, squeeze=False)
+    for row, chosen in zip(axes, (order[:columns], order[::-1][:columns]), strict=True):
+        images = source.read(chosen)
+        images = np.repeat(images, 3, -1) if channels == 1 else images
+        for axis, index, image in zip(row, chosen, images, strict=True):
+            axis.imshow(image, interpolation="nearest")
+            axis.set_axis_off()
+            name = class_names[found.classes[index]]
+            percent = 100 * found.confidences[index]
+            axis.set_title(f"{name}\n{percent:.1f} %", fontsize=7, color=curves.INK)
+    return figure

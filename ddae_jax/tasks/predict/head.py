@@ -1,0 +1,257 @@
+"""The classifier with which `predict` works: of the probe, fine-tuned, or none."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from jax.sharding import Mesh
+from jaxtyping import Float
+from ml_collections import ConfigDict
+
+from ddae_jax.data import source as data_source
+from ddae_jax.data.source import Source
+from ddae_jax.errors import UserError
+from ddae_jax.experiment import cell, common
+from ddae_jax.experiment.cell import Cell
+from ddae_jax.experiment.common import Trained
+from ddae_jax.features.cache import model_identity
+from ddae_jax.features.encode import Encode, encode_set
+from ddae_jax.heads import logistic
+from ddae_jax.heads.logistic import LogisticRegression
+from ddae_jax.runtime import parallel
+from ddae_jax.runtime.files import replacing
+from ddae_jax.tasks.finetune import saved as finetune_saved
+from ddae_jax.tasks.finetune.saved import load_finetuned
+
+FILE = "head.npz"
+_ARRAYS = ("mean", "scale", "kernel", "bias")
+_IDENTITY = "identity"
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """From images to features, and from those to probabilities.
+
+    Attributes:
+      encode: gives the features under the name `tap`.
+      params: of `encode`, replicated over the mesh.
+      mesh: of the devices at hand.
+      image_shape: (height, width, channels) to which images are brought.
+      step: of the pre-training.
+      tap: its name.
+      time: the process's own.
+      noise_level: sigma/alpha of that.
+      class_names: in the order of the probabilities; () without a head.
+      probabilities: features (batch, width) -> (batch, classes); None without a head.
+      facts: of the head, for the protocol.
+    """
+
+    encode: Encode
+    params: dict
+    mesh: Mesh
+    image_shape: tuple[int, int, int]
+    step: int
+    tap: str
+    time: float
+    noise_level: float
+    class_names: tuple[str, ...]
+    probabilities: Callable[[np.ndarray], np.ndarray] | None
+    facts: dict[str, Any]
+
+
+def load(config: ConfigDict, workdir: pathlib.Path) -> Model:
+    """The model that config.predict.head names.
+
+    Raises:
+      UserError: no checkpoint, or nothing fine-tuned; no head can be trained.
+    """
+    kinds = {"": _without, "probe": _probe, "finetune": _finetuned}
+    return kinds[config.predict.head](config, workdir)
+
+
+def _without(config: ConfigDict, workdir: pathlib.Path) -> Model:
+    trained = common.restore_ema(config, workdir)
+    chosen = cell.choose(config, "predict", workdir, trained.denoiser)
+    shape = (
+        trained.image_shape
+        if trained.latents is None
+        else (trained.latents.image_shape)
+    )
+    facts = {"head": "none", "weights": "EMA", "chosen by": chosen.chosen_by}
+    return _model(trained, shape, chosen.tap, chosen.time.time, (), None, facts)
+
+
+def _finetuned(config: ConfigDict, workdir: pathlib.Path) -> Model:
+    output = config.finetune.output
+    denoiser, params, head, tap, time, names = load_finetuned(config, workdir, output)
+    settings = common.read_json(workdir / output, finetune_saved.FILE)
+    blank = common.untrained(config, workdir)
+    params = jax.device_put(params, parallel.replicated(blank.mesh))
+    trained = dataclasses.replace(
+        blank, denoiser=denoiser, params=params, step=settings["step"]
+    )
+    head = {name: np.asarray(value, np.float64) for name, value in head.items()}
+    facts = {"head": f"fine-tuned with the network, in {output}"}
+    return _model(
+        trained,
+        tuple(settings["image_shape"]),
+        tap,
+        time,
+        names,
+        lambda features: softmax(features @ head["kernel"] + head["bias"]),
+        facts,
+    )
+
+
+def _probe(config: ConfigDict, workdir: pathlib.Path) -> Model:
+    """WORKDIR/head.npz, where it is of this checkpoint and these settings; else a
+    logistic classifier is fitted on the training set, and kept there."""
+    trained = common.restore_ema(config, workdir)
+    chosen = cell.choose(config, "predict", workdir, trained.denoiser)
+    train = common.load_source(config, "train")
+    count = min(config.predict.train_count or len(train), len(train))
+    train = data_source.subset(train, np.arange(count))
+    common.check_images(trained, train)
+    check_training(train)
+    identity = {
+        "step": trained.step,
+        "weights": model_identity(
+            common.encoder(trained, (chosen.tap,)), trained.variables
+        ),
+        "tap": chosen.tap,
+        "time": chosen.time.time,
+        "data": train.name,
+        "train_images": len(train),
+        "classes": list(train.class_names),
+        "l2": config.probe.l2,
+        "seed": config.seed,
+    }
+    path = workdir / FILE
+    head = read(path, identity)
+    if head is None:
+        logging.info("predict: fitting a head on %d training images", len(train))
+        head = _fit(config, trained, chosen, train)
+        if jax.process_index() == 0:
+            write(path, head, identity)
+    else:
+        logging.info("predict: the head of %s", path)
+    facts = {
+        "head": "logistic regression on standardised features",
+        "head trained on": f"{len(train)} training images of {train.name}",
+        "l2": config.probe.l2,
+        "weights": "EMA",
+        "chosen by": chosen.chosen_by,
+    }
+    return _model(
+        trained,
+        train.image_shape,
+        chosen.tap,
+        chosen.time.time,
+        train.class_names,
+        lambda features: probabilities(head, features),
+        facts,
+    )
+
+
+def _model(trained: Trained, shape, tap, time, class_names, function, facts) -> Model:
+    times = jnp.array([time], jnp.float32)
+    return Model(
+        common.encoder(trained, (tap,)),
+        trained.variables,
+        trained.mesh,
+        shape,
+        trained.step,
+        tap,
+        time,
+        float(trained.denoiser.process.noise_level(times)[0]),
+        class_names,
+        function,
+        facts,
+    )
+
+
+def check_training(train: Source) -> None:
+    """Raises a UserError where no head can be fitted on `train`."""
+    common.check_classes(train, "config.predict.train_count")
+    found, classes = len(np.unique(train.labels)), len(train.class_names)
+    if found < classes:
+        raise UserError(
+            f"config.predict.train_count: the {len(train)} training images used of "
+            f"{train.name} show {found} of its {classes} classes"
+        )
+
+
+def _fit(
+    config: ConfigDict, trained: Trained, chosen: Cell, train: Source
+) -> LogisticRegression:
+    # 1 to 4 are those of training, the probe, contrastive and dense.
+    noise_key = jax.random.fold_in(jax.random.key(config.seed), 5)
+    (encoded,) = encode_set(
+        common.encoder(trained, (chosen.tap,)),
+        trained.variables,
+        trained.mesh,
+        train,
+        (chosen.time.time,),
+        noise_key,
+        config.predict.batch_size,
+    )
+    features = encoded[chosen.tap]
+    classes = len(train.class_names)
+    head = logistic.fit(features, train.labels, classes, config.probe.l2)
+    if not head.converged:
+        logging.warning("predict: stopped at gradient norm %.1e", head.gradient_norm)
+    return head
+
+
+def probabilities(
+    head: LogisticRegression, features: Float[np.ndarray, "batch features"]
+) -> Float[np.ndarray, "batch classes"]:
+    """Softmax of the head's scores."""
+    standard = (features.astype(np.float64) - head.mean) / head.scale
+    return softmax(standard @ head.kernel + head.bias)
+
+
+def softmax(
+    scores: Float[np.ndarray, "batch classes"],
+) -> Float[np.ndarray, "batch classes"]:
+    """Rows that sum to 1."""
+    scores = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return scores / scores.sum(axis=1, keepdims=True)
+
+
+def write(path: pathlib.Path, head: LogisticRegression, identity: dict) -> None:
+    """Writes a head and what it was fitted on and with."""
+    arrays = {name: getattr(head, name) for name in _ARRAYS}
+    facts = {
+        name: value
+        for name, value in dataclasses.asdict(head).items()
+        if name not in _ARRAYS
+    }
+    with replacing(path) as part, part.open("wb") as file:
+        text = json.dumps({_IDENTITY: identity, "fit": facts})
+        np.savez(file, **arrays, about=np.array(text))
+
+
+def read(path: pathlib.Path, identity: dict) -> LogisticRegression | None:
+    """The head at `path`; None where there is none of this identity.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            about = json.loads(str(file["about"]))
+            arrays = {name: file[name] for name in _ARRAYS}
+        if about[_IDENTITY] != identity:
+            return None
+        return LogisticRegression(**arrays, **about["fit"])
+    except Exception as error:  # zip, numpy and JSON raise many kinds
+        raise UserError(f"{path}: damaged; delete it, it is made again") from error

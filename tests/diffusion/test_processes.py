@@ -1,0 +1,239 @@
+"""Processes: the published tables and losses, and the laws that all of them obey."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ddae_jax.diffusion import PROCESSES, SAMPLERS
+from ddae_jax.diffusion.ddpm import DDPM
+from ddae_jax.diffusion.dit_process import LearnedVarianceDDPM
+from ddae_jax.diffusion.edm import EDM
+from ddae_jax.diffusion.flow import Flow
+from ddae_jax.errors import UserError
+from tests.tools import golden_values
+
+TIMES = {
+    "ddpm": np.array([1, 2, 11, 500, 999, 1000], np.float32),
+    "edm": np.array([0.002, 0.05, 0.5, 1.0, 7.0, 80.0], np.float32),
+    "flow": np.array([0.99, 0.95, 0.7, 0.5, 0.2, 0.01], np.float32),
+    "dit": np.array([0, 1, 10, 500, 998, 999], np.float32),
+}
+"""Times of each process, from almost clean to almost pure noise."""
+
+
+def two_draws(time):
+    """Fixed x0 and noise, one image a time."""
+    shape = (len(time), 4, 4, 3)
+    x0 = jax.random.uniform(jax.random.key(1), shape, minval=-1)
+    return x0, jax.random.normal(jax.random.key(2), shape)
+
+
+def perfect_output(process, x0, x_t, time):
+    """The output whose x0 estimate is x0; the estimate is affine in the output."""
+    zeros = outputs_like(process, x_t)
+    base = process.x0(zeros, x_t, time)
+    slope = process.x0(zeros + 1, x_t, time) - base
+    return zeros.at[..., : x_t.shape[-1]].set((x0 - base) / slope)
+
+
+def outputs_like(process, x_t):
+    """Zeros of the shape of the network's output; -1 where that is a variance.
+
+    -1 stands for the lowest variance, which is that of the true posterior.
+    """
+    if isinstance(process, LearnedVarianceDDPM):
+        return jnp.concatenate([jnp.zeros_like(x_t), -jnp.ones_like(x_t)], axis=-1)
+    return jnp.zeros_like(x_t)
+
+
+@pytest.fixture(params=sorted(TIMES))
+def case(request):
+    return PROCESSES[request.param](), jnp.asarray(TIMES[request.param])
+
+
+def test_ddpm_tables_are_the_published_ones():
+    _, golden = golden_values.load("process_ddpm")
+    process = DDPM()
+    time = jnp.arange(1001, dtype=jnp.float32)
+    for ours, name in [
+        (1 - process.betas, "ddpm_table/alpha_t"),
+        (process.alpha_bars, "ddpm_table/alphabar_t"),
+        (process.ddim_alpha_bars, "ddim_table/alphabar_t"),
+        (process.alpha(time), "ddpm_table/sqrtab"),
+        (process.sigma(time), "ddpm_table/sqrtmab"),
+        (np.sqrt(process.betas), "ddpm_table/sqrt_beta_t"),
+    ]:
+        np.testing.assert_allclose(ours, golden[name], rtol=1e-5, atol=2e-6)
+
+
+def test_edm_schedule_is_the_published_one():
+    _, golden = golden_values.load("process_edm")
+    for steps in (18, 50):
+        np.testing.assert_allclose(
+            EDM().schedule(steps), golden[f"schedule{steps}_64"], rtol=1e-12
+        )
+
+
+def test_official_times():
+    assert DDPM().official_time(11) == 11.0
+    edm = EDM()
+    assert edm.official_time(0) == 0.0
+    known = {1: 0.002, 2: 0.00753, 3: 0.02293, 4: 0.05995, 5: 0.13952, 8: 1.088}
+    for index, sigma in known.items():
+        assert edm.official_time(index) == pytest.approx(sigma, rel=1e-3)
+    assert edm.official_time(18) == pytest.approx(80, rel=1e-6)
+    assert Flow().official_time(0.95) == 0.95
+    assert LearnedVarianceDDPM().official_time(0) == 0.0
+
+
+def test_every_process_has_samplers():
+    assert SAMPLERS.keys() == PROCESSES.keys() == TIMES.keys()
+    assert all(SAMPLERS.values())
+
+
+def test_ddpm_noise_levels_of_the_published_probe_times():
+    levels = DDPM().noise_level(jnp.array([1.0, 11.0, 21.0]))
+    np.testing.assert_allclose(levels, [0.0100, 0.0469, 0.0794], atol=5e-5)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: DDPM().official_time(0), "DDPM time 0"),
+        (lambda: DDPM(timesteps=20).official_time(21), "1..20"),
+        (lambda: EDM().official_time(19), "EDM time 19"),
+        (lambda: EDM().schedule(1), "at least 2 steps"),
+        (lambda: DDPM(timesteps=0), "timesteps is 0"),
+        (lambda: DDPM(beta_start=0.1, beta_end=0.02), "beta_start"),
+        (lambda: EDM(sigma_min=90.0), "sigma_min"),
+        (lambda: EDM(sigma_data=0.0), "sigma_data"),
+        (lambda: Flow(time_distribution="normal"), "known: logit_normal, uniform"),
+        (lambda: Flow(shift=0.0), "shift is 0.0"),
+        (lambda: Flow().official_time(1.5), "flow time 1.5"),
+        (lambda: LearnedVarianceDDPM().official_time(1000), "0..999"),
+        (lambda: LearnedVarianceDDPM(timesteps=1), "timesteps is 1"),
+        (lambda: LearnedVarianceDDPM(beta_end=2.0), "beta_end"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(make, message):
+    with pytest.raises(UserError, match=message) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+def test_noise_level_and_its_inverse(case):
+    process, time = case
+    level = process.noise_level(time)
+    np.testing.assert_allclose(level, process.sigma(time) / process.alpha(time))
+    assert np.all(np.diff(level) > 0)  # TIMES goes from clean to noisy
+    np.testing.assert_allclose(process.time_at(level), time, rtol=1e-5)
+
+
+def test_ddpm_inverts_every_time_and_takes_the_nearest():
+    process = DDPM()
+    time = jnp.arange(1.0, 1001.0)
+    levels = process.noise_level(time)
+    np.testing.assert_array_equal(process.time_at(levels), time)
+    between = levels[:-1] ** 0.6 * levels[1:] ** 0.4
+    np.testing.assert_array_equal(process.time_at(between), time[:-1])
+    np.testing.assert_array_equal(
+        process.time_at(jnp.array([0.0, 1e9])), jnp.array([1.0, 1000.0])
+    )
+
+
+def test_add_noise_has_the_moments_of_the_path(case):
+    process, time = case
+    noise = jax.random.normal(jax.random.key(0), (len(time), 64, 64, 3))
+    x_t = process.add_noise(jnp.full_like(noise, 0.5), noise, time)
+    count = noise[0].size
+    sigma, alpha = np.asarray(process.sigma(time)), np.asarray(process.alpha(time))
+    np.testing.assert_allclose(x_t.std((1, 2, 3)), sigma, rtol=4 / np.sqrt(count))
+    deviation = np.abs(x_t.mean((1, 2, 3)) - 0.5 * alpha)
+    assert np.all(deviation < 4 * sigma / np.sqrt(count) + 1e-6)
+
+
+def test_a_perfect_output_gives_back_image_and_noise_at_no_loss(case):
+    process, time = case
+    x0, noise = two_draws(time)
+    x_t = process.add_noise(x0, noise, time)
+    output = perfect_output(process, x0, x_t, time)
+    level = np.asarray(process.noise_level(time)).reshape(-1, 1, 1, 1)
+    # x_t is rounded to float32, which bounds what can be read out of it.
+    error = np.abs(process.x0(output, x_t, time) - x0) / (1 + level)
+    assert error.max() < 1e-5
+    error = np.abs(process.noise_estimate(output, x_t, time) - noise)
+    assert (error / (1 + 1 / level)).max() < 1e-5
+    loss = jax.jit(process.loss)(output, x0, noise, x_t, time)
+    if isinstance(process, LearnedVarianceDDPM):
+        assert loss[0] > 0.1  # time 0 costs the bits of the pixels, however good x0
+        loss = loss[1:]
+    assert np.abs(loss).max() < 1e-5
+
+
+def test_loss_is_one_value_an_example_with_finite_gradients(case):
+    process, time = case
+    x0, noise = two_draws(time)
+    x_t = process.add_noise(x0, noise, time)
+
+    def total(output):
+        loss = process.loss(output, x0, noise, x_t, time)
+        assert loss.shape == (len(time),)
+        return loss.sum()
+
+    gradient = jax.jit(jax.grad(total))(outputs_like(process, x_t))
+    assert np.all(np.isfinite(gradient))
+    assert np.all(np.abs(gradient).max((1, 2, 3)) > 0)
+
+
+def test_losses_are_those_of_the_papers():
+    """Against the formulas written out: DDPM equation 14, EDM equation 8."""
+    time = jnp.asarray(TIMES["ddpm"])
+    x0, noise = two_draws(time)
+    process = DDPM()
+    x_t = process.add_noise(x0, noise, time)
+    output = jnp.sin(x_t)
+    np.testing.assert_allclose(
+        process.loss(output, x0, noise, x_t, time),
+        jnp.square(output - noise).mean((1, 2, 3)),
+        rtol=1e-6,
+    )
+    # EDM: in terms of the network's own target the weight is one at every sigma.
+    process, time = EDM(), jnp.asarray(TIMES["edm"])
+    sigma = np.asarray(time).reshape(-1, 1, 1, 1)
+    x_t = process.add_noise(x0, noise, time)
+    root = np.sqrt(sigma**2 + 0.25)
+    target = (x0 - 0.25 / root**2 * x_t) * root / (0.5 * sigma)
+    np.testing.assert_allclose(
+        process.loss(output, x0, noise, x_t, time),
+        jnp.square(output - target).mean((1, 2, 3)),
+        rtol=1e-3,  # at sigma 0.002 the target loses four digits to cancellation
+    )
+
+
+def test_training_times():
+    ddpm = DDPM(timesteps=10).training_times(jax.random.key(0), 2000)
+    assert ddpm.dtype == jnp.float32
+    values, counts = np.unique(ddpm, return_counts=True)
+    np.testing.assert_array_equal(values, np.arange(1, 11))
+    assert counts.min() > 140
+    dit = LearnedVarianceDDPM(timesteps=10).training_times(jax.random.key(0), 2000)
+    values, counts = np.unique(dit, return_counts=True)
+    np.testing.assert_array_equal(values, np.arange(10))
+    assert counts.min() > 140
+    logarithm = np.log(EDM().training_times(jax.random.key(0), 20_000))
+    assert logarithm.mean() == pytest.approx(-1.2, abs=0.03)
+    assert logarithm.std() == pytest.approx(1.2, abs=0.03)
+
+
+def test_network_inputs():
+    x_t = jnp.ones((2, 1, 1, 1))
+    scaled, time = DDPM().network_inputs(x_t, jnp.array([1.0, 1000.0]))
+    np.testing.assert_array_equal(scaled, x_t)
+    np.testing.assert_allclose(time, [0.001, 1.0])
+    scaled, time = EDM().network_inputs(x_t, jnp.array([0.5, 80.0]))
+    np.testing.assert_allclose(scaled.ravel(), [2**0.5, 1 / 80.0015625], rtol=1e-6)
+    np.testing.assert_allclose(time, np.log([0.5, 80.0]) / 4, rtol=1e-6)
+    scaled, time = Flow().network_inputs(x_t, jnp.array([0.5, 0.9]))
+    np.testing.assert_array_equal(scaled, x_t)
+    np.testing.assert_allclose(time, [0.5, 0.9])

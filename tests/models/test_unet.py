@@ -1,0 +1,135 @@
+"""The UNet against the official network: outputs, taps, parameter counts, names."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ddae_jax.errors import UserError
+from ddae_jax.models.unet import UNet
+from ddae_jax.weights import torch_layout
+from ddae_jax.weights import unet as unet_weights
+from tests.tools import golden_values
+
+
+def network_of(kwargs):
+    return UNet(
+        image_channels=kwargs["image_shape"][0],
+        channels=kwargs["n_channels"],
+        channel_multipliers=tuple(kwargs["ch_mults"]),
+        attention=tuple(kwargs["is_attn"]),
+        blocks=kwargs["n_blocks"],
+        dropout=kwargs["dropout"],
+        residual_resampling=kwargs.get("use_res_for_updown", False),
+        head_channels=kwargs.get("attn_channels_per_head"),
+        augment_channels=kwargs.get("augment_dim", 0),
+    )
+
+
+def params_of(network, meta, image_shape):
+    shapes = jax.eval_shape(
+        network.init, jax.random.key(0), jnp.zeros((1, *image_shape)), jnp.ones(1)
+    )["params"]
+    return torch_layout.from_torch(
+        golden_values.state(meta), unet_weights.names(network), shapes
+    )
+
+
+@pytest.mark.parametrize(
+    "name, tolerance",
+    [
+        ("unet_small", 1e-5),
+        ("unet_small_bigup", 1e-5),
+        ("unet_ddpm", 1e-4),
+        ("unet_ddpmpp_aug", 1e-4),
+    ],
+)
+def test_outputs_and_taps_match_the_official_network(name, tolerance):
+    meta, arrays = golden_values.load(name)
+    network = network_of(meta["kwargs"])
+    images = golden_values.nhwc(arrays["in/x"])
+    params = params_of(network, meta, images.shape[1:])
+    paths = {(path,) for path in network.tap_paths().values()}
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == meta["parameters"]
+
+    @jax.jit
+    def apply(params, images, time, augment_labels):
+        return network.apply(
+            {"params": params},
+            images,
+            time,
+            None,
+            augment_labels,
+            capture_intermediates=lambda module, _: module.path in paths,
+            mutable=["intermediates"],
+        )
+
+    output, state = apply(params, images, arrays["in/t"], arrays.get("in/aug"))
+    expected = golden_values.nhwc(arrays["out/y"])
+    assert golden_values.relative_error(output, expected) < tolerance
+    captured = state["intermediates"]
+    taps = [key for key in arrays if key.startswith("act")]
+    assert len(taps) == len(network.tap_paths())
+    for key in taps:
+        tap = captured[key.split("/")[1]]["__call__"][0]
+        if key.startswith("act_gap"):
+            error = golden_values.relative_error(tap.mean((1, 2)), arrays[key])
+        else:
+            error = golden_values.relative_error(tap, golden_values.nhwc(arrays[key]))
+        assert error < tolerance, key
+
+
+@pytest.mark.parametrize(
+    "name", ["unet_small", "unet_small_bigup", "unet_ddpm", "unet_ddpmpp_aug"]
+)
+def test_the_network_is_inferred_from_its_tensors(name):
+    meta, _ = golden_values.load(name)
+    state = {key: np.zeros(shape, "int8") for key, shape in meta["spec"].items()}
+    heads = meta["kwargs"].get("attn_channels_per_head")
+    found = unet_weights.network_from_state(state, heads)
+    assert found.clone(dropout=0) == network_of(meta["kwargs"]).clone(dropout=0)
+
+
+def test_torch_round_trip_is_bitwise_and_bad_tensors_are_listed():
+    meta, _ = golden_values.load("unet_small")
+    network = network_of(meta["kwargs"])
+    names = unet_weights.names(network)
+    params = params_of(network, meta, (16, 16, 3))
+    state = golden_values.state(meta)
+    again = torch_layout.to_torch(params, names)
+    assert again.keys() == state.keys()
+    for key in state:
+        np.testing.assert_array_equal(again[key], state[key])
+
+    broken = dict(state)
+    broken["renamed.weight"] = broken.pop("up.0.res.conv1.weight")
+    broken["final.bias"] = np.zeros(4, np.float32)
+    with pytest.raises(UserError) as raised:
+        torch_layout.from_torch(broken, names, params)
+    message = str(raised.value)
+    for part in ["missing: up.0.res.conv1.weight", "renamed.weight", "final.bias (4,)"]:
+        assert part in message
+    assert "\n" not in message
+
+
+def test_remat_changes_no_value_and_labels_are_refused():
+    meta, arrays = golden_values.load("unet_small")
+    network = network_of(meta["kwargs"])
+    params = params_of(network, meta, (16, 16, 3))
+    images, time = golden_values.nhwc(arrays["in/x"]), arrays["in/t"]
+
+    def loss(params, network):
+        return jnp.sum(network.apply({"params": params}, images, time) ** 2)
+
+    gradient = jax.jit(jax.grad(loss), static_argnums=1)
+    plain, recomputed = (
+        gradient(params, network),
+        gradient(params, network.clone(remat=True)),
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
+        plain,
+        recomputed,
+    )
+    with pytest.raises(ValueError, match="no class labels"):
+        network.apply({"params": params}, images, time, jnp.zeros(2, int))

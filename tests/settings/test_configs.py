@@ -1,0 +1,152 @@
+"""Every config: its published values, and its `:test` variant through all its tasks."""
+
+import ast
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from ddae_jax import main
+from ddae_jax.denoiser import Denoiser
+from ddae_jax.errors import UserError
+from ddae_jax.settings import checks as config_checks
+from ddae_jax.settings import command_line
+from ddae_jax.settings import config as config_lib
+from ddae_jax.tasks import TASKS
+from tests.data import test_cifar as test_data_cifar
+from tests.data import test_folders as test_data_folders
+from tests.data import test_idx as test_data_idx
+
+CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
+TESTED = (
+    "digits:test",
+    "fashion_mnist:test",
+    "cifar10:test",
+    "cifar100:test",
+    "tiny_imagenet:test",
+)
+
+
+def write_idx(folder):
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 60), ("t10k", 20)):
+        images = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        files = {"images-idx3": images, "labels-idx1": np.arange(count) % 10}
+        for name, array in files.items():
+            content = test_data_idx.encode(array)
+            (folder / f"{split}-{name}-ubyte").write_bytes(content)
+
+
+def write_tiny_imagenet(folder):
+    """As many training images as CIFAR-100 here: the same program trains on both."""
+    root = folder / "tiny-imagenet-200"
+    lines = []
+    for label, name in enumerate(f"n{number:02}" for number in range(20)):
+        for i in range(20):
+            picture = root / "train" / name / "images" / f"{name}_{i}.JPEG"
+            test_data_folders.save(picture, (64, 64), seed=20 * label + i)
+        for i in range(4):
+            file = f"val_{4 * label + i}.JPEG"
+            picture = root / "val" / "images" / file
+            test_data_folders.save(picture, (64, 64), "L" if i else "RGB", 999 + i)
+            lines.append(f"{file}\t{name}\t0\t0\t63\t63\n")
+    (root / "val" / "val_annotations.txt").write_text("".join(lines))
+
+
+WRITERS = {
+    "fashion_mnist": write_idx,
+    "cifar10": lambda folder: test_data_cifar.write(folder, "cifar10", per_batch=12),
+    "cifar100": lambda folder: test_data_cifar.write(folder, "cifar100", per_batch=400),
+    "tiny_imagenet": write_tiny_imagenet,
+}
+
+
+def load(given):
+    name, _, variant = given.partition(":")
+    return command_line.load_config_file(f"{CONFIGS / name}.py:{variant}")
+
+
+@pytest.mark.parametrize("given", TESTED)
+def test_test_variant_runs_all_its_tasks(given, tmp_path):
+    name, _, variant = given.partition(":")
+    data, workdir = tmp_path / "data", tmp_path / "run"
+    data.mkdir()
+    if name in WRITERS:
+        WRITERS[name](data)
+    main.main(
+        [
+            "main",
+            f"--config={CONFIGS / name}.py:{variant}",
+            f"--workdir={workdir}",
+            f"--config.data.folder={data if name in WRITERS else ''}",
+        ]
+    )
+    config = json.loads((workdir / "config.json").read_text())
+    assert config["tasks"] == ["pretrain", "sample", "probe", "report"]
+    assert set(config["tasks"]) <= set(TASKS)
+    shape = json.loads((workdir / "data.json").read_text())["image_shape"]
+    with np.load(workdir / "samples.npz") as samples:
+        assert samples["arr_0"].shape == (config["sample"]["count"], *shape)
+        assert samples["arr_0"].dtype == np.uint8
+    probe = json.loads((workdir / "probe.json").read_text())
+    assert set(probe["baselines"]) == {"untrained", "pixels"}
+    assert 0 <= probe["chosen"]["test"] <= 1
+    assert "</html>" in (workdir / "report.html").read_text()
+
+
+def test_every_config_is_tested():
+    names = {given.partition(":")[0] for given in TESTED}
+    names.add("dit_transfer")  # test_latents: its denoiser must be there before
+    names.add("finetune")  # test_finetune: its tasks are others
+    assert names == {path.stem for path in CONFIGS.glob("*.py")}
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.py")))
+def test_config_is_documented_locked_and_valid(name):
+    text = ast.get_docstring(ast.parse((CONFIGS / f"{name}.py").read_text()))
+    for word in (f"--config=configs/{name}.py", "Hardware", "ime", "Expected result"):
+        assert word in text
+    config = load(name)
+    # Fine-tuning runs in the workdir of the pre-training, so that names it.
+    assert config.name == ("cifar10" if name == "finetune" else name)
+    assert config.is_locked
+    config_checks.validate(config, TASKS)
+    with pytest.raises(UserError, match=r"unknown 'tset'.*Did you mean '\w*test'"):
+        load(f"{name}:tset")
+
+
+# reference/ddae.md: steps and warm-up of the epochs there, parameters in millions
+PUBLISHED = {
+    "ddpm": (512, 195_312, 1_269, 4e-4, 0.9999, 0.1, 35.746307, (1, 11, 21)),
+    "ddpmpp": (256, 390_625, 2_539, 4e-4, 0.9999, 0.1, 56.5, (1, 11, 21)),
+    "edm_ddpm": (512, 195_312, 19_531, 4e-4, 0.9993, 0.13, 35.7, (3, 4, 5)),
+    "edm_ddpmpp": (256, 390_625, 39_062, 4e-4, 0.9993, 0.13, 56.5, (3, 4, 5)),
+    "edm_ddpmpp_aug": (512, 390_625, 19_531, 8e-4, 0.9993, 0.13, 56.5, (3, 4, 5)),
+}
+
+
+@pytest.mark.parametrize("variant", PUBLISHED)
+def test_cifar10_has_the_published_values(variant):
+    batch, steps, warmup, rate, cap, dropout, parameters, times = PUBLISHED[variant]
+    config = load(f"cifar10:{variant}")
+    assert (config.train.batch_size, config.train.steps) == (batch, steps)
+    assert config.train.warmup_steps == warmup
+    assert config.train.learning_rate == rate
+    assert config.train.ema_decay == cap and config.train.ema_warmup
+    assert config.train.clip_norm == 1 and config.train.flip
+    assert config.network.dropout == dropout
+    assert config.probe.times == times and config.probe.taps == ()
+    assert config.sampler.steps == (18 if variant.startswith("edm") else 100)
+    augmented = variant.endswith("aug")
+    assert config.train.augment_probability == (0.12 if augmented else 0)
+    assert config.network.augment_channels == (9 if augmented else 0)
+    assert config.train.keep_every % config.train.checkpoint_every == 0
+    denoiser = Denoiser(config_lib.network(config), config_lib.process(config))
+    count = denoiser.parameter_count((32, 32, 3)) / 1e6
+    assert count == pytest.approx(parameters, abs=0.06 if parameters < 40 else 0.03)
+
+
+def test_cifar10_without_a_variant_is_ddpm():
+    assert load("cifar10").variant == "ddpm"
+    assert load("cifar10").to_dict() == load("cifar10:ddpm").to_dict()

@@ -1,0 +1,98 @@
+"""The recipes of the other published networks: their values, and that they train."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from ddae_jax.experiment import common
+from ddae_jax.settings import checks as config_checks
+from ddae_jax.settings import config as config_lib
+from ddae_jax.tasks import TASKS
+from ddae_jax.train import state as train_state
+from tests.settings.test_configs import load
+
+# batch, steps, warm-up, decay from, rate, EMA, dropout, flips, augmentation, parameters
+PUBLISHED = {
+    # NVlabs/edm, docs/train-help.txt: 200 Mimg, ramp-up 10 Mimg, half-life 0.5 Mimg
+    "cifar10:edm_songunet": (
+        *(512, 390_625, 19_531, 0, 1e-3, 0.99929, 0.13, False, 0.12, 55_733_891),
+    ),
+    "cifar10:edm_ncsnpp": (
+        *(512, 390_625, 19_531, 0, 1e-3, 0.99929, 0.13, False, 0.12, 56_397_827),
+    ),
+    # FutureXiang/edm2, config/: 1000 or 2000 epochs, warm-up 200, decay from 400
+    "cifar10:edm2_c": (
+        *(512, 97_656, 19_531, 0, 4e-4, 0.9993, 0.13, True, 0.0, 39_509_888),
+    ),
+    "cifar10:edm2_e": (
+        *(512, 195_312, 19_531, 39_062, 2e-2, 0.9993, 0.13, True, 0.0, 39_509_888),
+    ),
+    "cifar100:edm2_e": (
+        *(512, 195_312, 19_531, 39_062, 2e-2, 0.9993, 0.13, True, 0.0, 39_509_888),
+    ),
+    "tiny_imagenet:edm2_c": (
+        *(192, 1_041_666, 104_166, 0, 1.5e-4, 0.9993, 0.1, False, 0.0, 62.4e6),
+    ),
+    "tiny_imagenet:edm2_e": (
+        *(192, 1_041_666, 104_166, 208_333, 7.5e-3, 0.9993, 0.1, False, 0.0, 62.4e6),
+    ),
+    # baofff/U-ViT, configs/cifar10_uvit.py
+    "cifar10:uvit_s": (
+        *(128, 500_000, 2500, 0, 2e-4, 0.9999, 0.0, True, 0.0, 44.26e6),
+    ),
+}
+
+
+@functools.cache  # of recipes with the same network
+def parameter_count(denoiser, side):
+    return denoiser.parameter_count((side, side, 3))
+
+
+@pytest.mark.parametrize("given", PUBLISHED)
+def test_published_values(given):
+    (batch, steps, warmup, decay, rate, ema, dropout, flip, augment, parameters) = (
+        PUBLISHED[given]
+    )
+    config = load(given)
+    config_checks.validate(config, TASKS)
+    train = config.train
+    assert (train.batch_size, train.steps, train.warmup_steps) == (batch, steps, warmup)
+    assert (train.decay_from, train.learning_rate, train.flip) == (decay, rate, flip)
+    assert train.ema_decay == pytest.approx(ema, abs=1e-5)
+    assert math.isinf(train.clip_norm)
+    assert config.network.get("dropout", 0.0) == dropout
+    assert train.augment_probability == augment
+    assert train.keep_every % train.checkpoint_every == 0
+    weights = (train.adam_b1, train.weight_decay, train.ema_warmup)
+    assert weights == ((0.99, 0.03, False) if "uvit" in given else (0.9, 0.0, True))
+    assert config.name == given.split(":")[0] and config.data.name == config.name
+    side = 64 if "tiny" in given else 32
+    count = parameter_count(common.denoiser(config), side)
+    # The published counts leave out the learned weight of the loss.
+    assert count == pytest.approx(parameters, rel=1.5e-3)
+
+
+@pytest.mark.parametrize(
+    "given", ["cifar10:edm_ncsnpp", "cifar10:edm2_e", "cifar10:uvit_s"]
+)
+def test_a_step_of_the_recipe_is_one(given):
+    """Traced only: augmentation, labels, loss and optimiser go together."""
+    config = load(given)
+    recipe = common.train_step(config, class_count=10)
+    init = train_state.create(recipe.denoiser, recipe.optimizer, (32, 32, 3))
+    key = jax.random.key(0)
+    state = jax.eval_shape(init, key)
+    images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.uint8)
+    labels = jax.ShapeDtypeStruct((2,), jnp.int32)
+    after, metrics = jax.eval_shape(recipe, state, images, labels, key)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert metrics["loss"].shape == ()
+
+
+def test_ncsnpp_is_the_network_of_the_published_weights():
+    network = config_lib.network(load("cifar10:edm_ncsnpp"))
+    assert network.fourier and network.residual_encoder
+    assert network.noise_multiplier == 2 and network.resample_filter == (1, 3, 3, 1)

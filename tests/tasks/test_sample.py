@@ -1,0 +1,122 @@
+"""Sampling: the same image for the same (seed, index), and the files it writes."""
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddae_jax.errors import UserError
+from ddae_jax.experiment import common
+from ddae_jax.runtime import parallel
+from ddae_jax.settings import config as config_lib
+from ddae_jax.tasks import sample
+from tests.tools import runs as run_tools
+
+
+def tiny_config(process="ddpm", **network):
+    sampler = "ddim" if process == "ddpm" else "heun"
+    config = config_lib.default(process=process, sampler=sampler)
+    config.network.image_channels = 1
+    config.network.channels = 32
+    config.network.channel_multipliers = (1,)
+    config.network.attention = (False,)
+    config.network.blocks = 1
+    return config
+
+
+def draw(config, params, count, batch_size):
+    config.sample.batch_size = batch_size
+    denoiser = common.denoiser(config)
+    mesh = parallel.make_mesh()
+    found = sample.batches(config, denoiser, params, (8, 8, 1), 10, mesh, count)
+    return np.concatenate(list(found))
+
+
+@pytest.mark.parametrize("process", ["ddpm", "edm"])
+def test_a_sample_depends_on_seed_and_index_alone(process):
+    config = tiny_config(process)
+    config.sampler.steps = 5
+    # noise at every step, so that its order matters
+    option = "eta" if process == "ddpm" else "churn"
+    config.sampler[option] = 1.0
+    init = jax.jit(lambda key: common.denoiser(config).init(key, (8, 8, 1)))
+    params = init(jax.random.key(0))
+    six = draw(config, params, 6, 6)
+    four = draw(config, params, 6, 4)  # the second batch is cut
+    assert six.shape == four.shape == (6, 8, 8, 1) and six.dtype == np.uint8
+    # one grey level: XLA orders sums by batch size
+    assert np.abs(six.astype(int) - four).max() <= 1
+    assert np.abs(six[0].astype(int) - six[1]).max() > 1
+    config.seed = 1
+    assert np.abs(draw(config, params, 6, 6).astype(int) - six).max() > 1
+
+
+def test_eight_devices_draw_the_samples_of_one_and_write_every_file(pretrained_copy):
+    workdir = pretrained_copy
+    flags = (
+        "--task=sample",
+        f"--workdir={workdir}",
+        "--config.sample.count=10",
+        "--config.sample.batch_size=8",
+        "--config.sample.grid=9",
+        "--config.sampler.steps=5",
+    )
+    (workdir / "samples").mkdir()
+    (workdir / "samples" / "999999.png").touch()  # of an earlier call
+    run_tools.run(*flags, "--config.sample.png_folder=True")
+    one = np.load(workdir / "samples.npz")["arr_0"]
+    assert one.shape == (10, 8, 8, 1) and one.dtype == np.uint8
+    files = sorted((workdir / "samples").iterdir())
+    assert [file.name for file in files] == [f"{i:06d}.png" for i in range(10)]
+    np.testing.assert_array_equal(np.asarray(Image.open(files[9])), one[9, ..., 0])
+    assert Image.open(workdir / "samples.png").size == (30, 30)  # 3 x 3 framed
+    run_tools.run(*flags, devices=8)
+    eight = np.load(workdir / "samples.npz")["arr_0"]
+    assert np.abs(eight.astype(int) - one).max() <= 1
+
+
+def test_a_batch_that_the_devices_cannot_share_is_one_line(pretrained_copy):
+    errors = run_tools.run(
+        "--task=sample",
+        f"--workdir={pretrained_copy}",
+        "--config.sample.batch_size=6",
+        devices=4,
+        status=2,
+    )
+    last = errors.strip().split("\n")[-1]
+    assert last.startswith("error: config.sample.batch_size: 6 cannot be split over 4")
+
+
+def test_guidance_moves_the_samples_towards_their_class():
+    config = config_lib.default(network="dit")
+    config.network.image_channels = 1
+    config.network.hidden_size = 32
+    config.network.depth = 1
+    config.network.heads = 2
+    config.network.num_classes = 10
+    config.network.learned_variance = False
+    config.train.class_conditional = True
+    config.sampler.steps = 5
+    key = jax.random.key(0)
+    params = common.denoiser(config).init(key, (8, 8, 1))
+    # nothing is zero any more, so that the class matters
+    params = jax.tree.map(lambda p: jax.random.normal(key, p.shape) / 4, params)
+    plain = draw(config, params, 4, 4).astype(int)
+    config.sample.guidance_scale = 3.0
+    guided = draw(config, params, 4, 4)
+    assert np.abs(guided - plain).max() > 1
+    config.sample.guidance_interval = (1e6, 2e6)  # no noise level of the sampler
+    np.testing.assert_array_equal(draw(config, params, 4, 4), plain)
+    config.sample.label = 10
+    with pytest.raises(UserError, match=r"config\.sample.label: 10 is no class"):
+        draw(config, params, 4, 4)
+    config.train.class_conditional = False
+    with pytest.raises(UserError, match=r"config\.sample.guidance_scale: needs"):
+        draw(config, params, 4, 4)
+
+
+def test_mistaken_sampler_stops_pretraining_before_its_first_step(tmp_path):
+    flags = ["--task=pretrain", "--config.sampler.steps=3"]
+    errors = run_tools.run(*run_tools.TINY, f"--workdir={tmp_path}", *flags, status=2)
+    assert errors.splitlines()[-1].startswith("error: config.sampler: ")
+    assert not (tmp_path / "checkpoints").exists()

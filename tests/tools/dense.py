@@ -1,0 +1,37 @@
+"""A workdir with a checkpoint of random weights, for tasks that only read one."""
+
+import jax
+import numpy as np
+from PIL import Image
+
+from ddae_jax.experiment import common
+from ddae_jax.runtime import checkpoint
+from ddae_jax.settings import command_line
+from ddae_jax.train import state as train_state
+from tests.tools import runs as run_tools
+
+
+def make_config():
+    """The digits' `:test` variant on the network of run_tools.TINY."""
+    config = command_line.load_config_file(f"{run_tools.ROOT}/configs/digits.py:test")
+    config.network.channels = 32
+    config.network.channel_multipliers = (1,)
+    config.network.attention = (False,)
+    return config
+
+
+def write_checkpoint(folder, config=None):
+    """Step 3 of a network that was never trained."""
+    content = {"image_shape": [8, 8, 1], "class_count": 10}
+    common.write_json(folder, "data.json", content)
+    recipe = common.train_step(config or make_config(), 10)
+    init = train_state.create(recipe.denoiser, recipe.optimizer, (8, 8, 1))
+    state = jax.jit(init)(jax.random.key(7))
+    with checkpoint.manager(folder, checkpoint.Keep()) as checkpoints:
+        checkpoint.save(checkpoints, 3, state, 0.5)
+
+
+def save(path, pixels):
+    """Writes uint8 pixels as an image file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.asarray(pixels, np.uint8)).save(path)

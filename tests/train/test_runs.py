@@ -1,0 +1,183 @@
+"""Training as users run it: killed, stopped, resumed, diverging, on many devices."""
+
+import pathlib
+import random
+import shutil
+import signal
+import socket
+import tempfile
+import time
+
+import numpy as np
+import pytest
+
+from ddae_jax.errors import UserError
+from ddae_jax.runtime import log
+from tests.data import test_idx as test_data_idx
+from tests.tools import runs as run_tools
+
+STEPS = 12
+EVERY = "--config.train.checkpoint_every=3"
+# Files, because importing scikit-learn for its digits takes longer than these steps.
+DATA = tempfile.TemporaryDirectory()
+IMAGES = ("--config.data.name=idx", f"--config.data.folder={DATA.name}")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def images():
+    """Writes random images of 8x8 as IDX files."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 200), ("t10k", 20)):
+        pictures = rng.integers(0, 256, (count, 8, 8), dtype=np.uint8)
+        files = {"images-idx3": pictures, "labels-idx1": np.arange(count) % 10}
+        for name, array in files.items():
+            path = pathlib.Path(DATA.name) / f"{split}-{name}-ubyte"
+            path.write_bytes(test_data_idx.encode(array))
+
+
+def pretrain(workdir, steps, *flags):
+    run_tools.pretrain(workdir, steps, *IMAGES, *flags)
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """An uninterrupted run on one device."""
+    workdir = tmp_path_factory.mktemp("reference")
+    pretrain(workdir, STEPS, EVERY)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def reference_state(reference):
+    return run_tools.saved_state(reference, STEPS)
+
+
+def losses(workdir):
+    return {row["step"]: row["loss"] for row in log.read_metrics(workdir)}
+
+
+def test_killed_three_times_and_resumed_is_bitwise_the_same(tmp_path, reference_state):
+    flags = run_tools.pretraining(tmp_path, STEPS, *IMAGES, EVERY)
+    for first in (1, 4, 7):
+        process = run_tools.start(*flags)
+        target = random.randint(first, first + 2)  # killed once this step is logged
+        deadline = time.monotonic() + 300
+        while max(losses(tmp_path), default=0) < target and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        time.sleep(random.random() / 5)  # in the middle of a step or of a save
+        process.kill()
+        process.communicate()
+    pretrain(tmp_path, STEPS, EVERY)
+    run_tools.assert_same_state(run_tools.saved_state(tmp_path, STEPS), reference_state)
+    assert list(losses(tmp_path)) == list(range(1, STEPS + 1))
+
+
+def test_sigterm_saves_and_exits_0(tmp_path, reference_state):
+    flags = run_tools.pretraining(tmp_path, STEPS * 1000, *IMAGES)
+    process = run_tools.start(*flags)
+    deadline = time.monotonic() + 300
+    while not losses(tmp_path):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 0, errors
+    stopped = max(losses(tmp_path))
+    assert f"stopped by signal at step {stopped}, saved" in errors
+    if stopped <= STEPS:
+        pretrain(tmp_path, STEPS)
+        run_tools.assert_same_state(
+            run_tools.saved_state(tmp_path, STEPS), reference_state
+        )
+    else:
+        assert run_tools.saved_state(tmp_path, stopped)["['step']"] == stopped
+
+
+def test_a_nan_stops_the_run_names_the_step_and_keeps_the_last_good(
+    tmp_path, reference
+):
+    workdir = shutil.copytree(reference, tmp_path / "run")
+    explode = (
+        "--config.train.learning_rate=1e30",
+        "--config.train.warmup_steps=0",
+        "--config.train.adam_epsilon=1e-30",
+    )
+    with pytest.raises(UserError) as error:
+        pretrain(workdir, STEPS + 4, EVERY, *explode)
+    message = str(error.value)
+    assert message.startswith("loss") and f"at step {STEPS + 2}: not fin" in message
+    assert f"last good checkpoint: step {STEPS}" in message and "\n" not in message
+    assert run_tools.saved_state(workdir, STEPS)["['step']"] == STEPS
+
+
+@pytest.fixture(scope="module")
+def on_eight_devices(tmp_path_factory):
+    """Runs of six steps on eight devices, by the size of the mesh's axis "fsdp"."""
+    workdirs = {fsdp: tmp_path_factory.mktemp("eight") for fsdp in (1, 2, 8)}
+    commands = [
+        run_tools.pretraining(folder, 6, *IMAGES, f"--config.mesh.fsdp={fsdp}")
+        for fsdp, folder in workdirs.items()
+    ]
+    run_tools.run_each(commands, devices=8)
+    return workdirs
+
+
+@pytest.mark.parametrize("fsdp", [1, 2, 8])
+def test_eight_devices_give_the_losses_of_one(on_eight_devices, reference, fsdp):
+    workdir = on_eight_devices[fsdp]
+    ours, theirs = losses(workdir), losses(reference)
+    for step in range(1, 7):
+        np.testing.assert_allclose(ours[step], theirs[step], rtol=1e-4)
+    if fsdp == 8:  # the checkpoint of eight devices goes on, on one
+        pretrain(workdir, 8, "--config.mesh.fsdp=1")
+        for step in (7, 8):
+            np.testing.assert_allclose(losses(workdir)[step], theirs[step], rtol=1e-3)
+
+
+def test_steps_in_one_dispatch_change_nothing(tmp_path, reference):
+    pretrain(
+        tmp_path,
+        6,
+        "--config.train.steps_per_dispatch=3",
+        "--config.train.log_every=6",
+    )
+    expected = np.mean([losses(reference)[step] for step in range(1, 7)])
+    np.testing.assert_allclose(losses(tmp_path)[6], expected, rtol=1e-4)
+
+
+def test_a_set_that_streams_gives_the_losses_of_a_resident_one(tmp_path, reference):
+    pretrain(tmp_path, 4, "--config.data.resident_bytes=0")
+    for step in range(1, 5):
+        np.testing.assert_allclose(
+            losses(tmp_path)[step], losses(reference)[step], rtol=1e-5
+        )
+
+
+def test_two_processes_train_save_and_restore(tmp_path, reference):
+    def both(steps):
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        processes = [
+            run_tools.start(
+                *run_tools.pretraining(tmp_path, steps, *IMAGES),
+                f"--coordinator=localhost:{port}",
+                "--process_count=2",
+                f"--process_index={index}",
+                devices=2,
+            )
+            for index in range(2)
+        ]
+        for process in processes:
+            _, errors = process.communicate(timeout=400)
+            assert process.returncode == 0, errors
+
+    both(3)
+    both(6)  # restores what both wrote
+    for step in range(1, 7):
+        np.testing.assert_allclose(
+            losses(tmp_path)[step], losses(reference)[step], rtol=1e-4
+        )
+    pretrain(tmp_path, 7)  # and one process goes on alone
+    np.testing.assert_allclose(losses(tmp_path)[7], losses(reference)[7], rtol=1e-3)

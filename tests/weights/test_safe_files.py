@@ -1,0 +1,253 @@
+"""Files from others are read without running what is in them."""
+
+import os
+import pickle
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from ddae_jax.errors import UserError
+from ddae_jax.experiment import common
+from ddae_jax.runtime import safe_pickle
+from ddae_jax.settings import config as config_lib
+from ddae_jax.tasks import import_weights
+from ddae_jax.weights import edm_pickle, folder, torch_files
+from tests.tools import golden_values
+
+NO_TORCH = "torch is not installed: pip install ddae_jax[torch]"
+
+
+@pytest.fixture(scope="module")
+def torch():
+    return pytest.importorskip("torch", reason=NO_TORCH)
+
+
+class Malicious:
+    """Makes a folder when it is unpickled by a reader that obeys."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+class Persistent:
+    """An object as torch_utils.persistence of NVlabs/edm writes it."""
+
+    def __init__(self, class_name, state):
+        self.class_name = class_name
+        self.state = state
+
+    def __reduce__(self):
+        meta = dict(
+            type="class",
+            version=6,
+            module_src="raise SystemExit('the source in the file was run')",
+            class_name=self.class_name,
+            state=self.state,
+        )
+        return sys.modules["torch_utils.persistence"]._reconstruct_persistent_obj, (
+            meta,
+        )
+
+
+@pytest.fixture
+def persistence(monkeypatch):
+    """Stands for NVIDIA's module while the test writes a pickle."""
+    module = types.ModuleType("torch_utils.persistence")
+
+    def _reconstruct_persistent_obj(meta):
+        raise AssertionError("the file's own reader was called")
+
+    _reconstruct_persistent_obj.__module__ = module.__name__
+    _reconstruct_persistent_obj.__qualname__ = "_reconstruct_persistent_obj"
+    module._reconstruct_persistent_obj = _reconstruct_persistent_obj
+    monkeypatch.setitem(sys.modules, "torch_utils", types.ModuleType("torch_utils"))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+
+
+def module_of(torch, state, class_name="Module", **attributes):
+    """Nested persistent modules with the tensors of a state dict."""
+    tensors, children = {}, {}
+    for name, array in state.items():
+        first, _, rest = name.partition(".")
+        if rest:
+            children.setdefault(first, {})[rest] = array
+        else:
+            tensors[name] = torch.nn.Parameter(torch.from_numpy(array))
+    modules = {}
+    for name, child in children.items():
+        if name in ("enc", "dec"):
+            modules[name] = torch.nn.ModuleDict()
+            parts = module_of(torch, child).state["_modules"]
+            modules[name]._modules.update(parts)
+        else:
+            modules[name] = module_of(torch, child)
+    own = {
+        "training": False,
+        "_parameters": {k: v for k, v in tensors.items() if k != "resample_filter"},
+        "_buffers": {k: v.data for k, v in tensors.items() if k == "resample_filter"}
+        | {"passing": torch.zeros(2)},
+        "_non_persistent_buffers_set": {"passing"},
+        "_modules": modules,
+    }
+    return Persistent(class_name, own | attributes)
+
+
+@pytest.fixture
+def edm_file(torch, persistence, tmp_path):
+    state = golden_values.state(golden_values.load("edm_ddpmpp_small")[0])
+    facts = dict(img_resolution=16, img_channels=3, sigma_data=0.5)
+    network = module_of(torch, state, "EDMPrecond", **facts)
+    path = tmp_path / "edm.pkl"
+    content = {"ema": network, "augment_pipe": None, "loss_fn": Persistent("Loss", {})}
+    path.write_bytes(pickle.dumps(content))
+    return path, state
+
+
+def test_edm_pickle_is_read_without_its_code(edm_file):
+    path, state = edm_file
+    found = edm_pickle.read(path)
+    assert (found.image_shape, found.sigma_data) == ((16, 16, 3), 0.5)
+    assert found.state.keys() == state.keys()
+    for name, array in found.state.items():
+        np.testing.assert_array_equal(array, state[name], err_msg=name)
+
+
+def test_edm_pickle_imports_with_its_preconditioning(edm_file, tmp_path):
+    path, state = edm_file
+    config = config_lib.default()
+    config["import"].path = str(path)
+    import_weights.run(config, tmp_path / "w")
+    assert config.process.name == "edm" and config.process.sigma_data == 0.5
+    bias = common.restore_ema(config, tmp_path / "w").params["embedding"]["linear1"]
+    np.testing.assert_array_equal(bias["bias"], state["model.map_layer0.bias"])
+
+
+def test_truncated_and_alien_edm_pickles(edm_file, torch, tmp_path):
+    path, _ = edm_file
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match="corrupt or truncated"):
+        edm_pickle.read(path)
+    for content, reason in [
+        ({"model": 1}, 'holds no network "ema"'),
+        ({"ema": module_of(torch, {}, "VPPrecond")}, "VPPrecond"),
+        ({"ema": module_of(torch, {}, "EDMPrecond")}, "img_resolution"),
+        ({"ema": torch.nn.Linear(1, 1)}, "asks for torch.nn.modules.linear.Linear"),
+    ]:
+        path.write_bytes(pickle.dumps(content))
+        with pytest.raises(UserError, match=reason) as error:
+            edm_pickle.read(path)
+        assert "\n" not in str(error.value)
+
+
+def test_malicious_pickles_do_not_run(torch, tmp_path):
+    target = tmp_path / "made"
+    path = tmp_path / "evil.pkl"
+    path.write_bytes(pickle.dumps({"ema": Malicious(target)}))
+    with pytest.raises(UserError, match=r"refused.*(posix|nt)\.mkdir"):
+        edm_pickle.read(path)
+    # Deeper: in the storage of a tensor, which is a pickle of its own.
+    inner = pickle.dumps(Malicious(target))
+    nested = (
+        b"ctorch.storage\n_load_from_bytes\n(" + pickle.dumps(inner, 0)[:-1] + b"tR."
+    )
+    for content in (nested, pickle.dumps({"ema": torch.load})):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="refused"):
+            edm_pickle.read(path)
+    torch.save({"EMA": Malicious(target)}, path)
+    with pytest.raises(
+        UserError, match=r"refused, the file asks for (posix|nt)\.mkdir"
+    ):
+        torch_files.read(path)
+    assert not target.exists()
+
+
+def test_a_tensor_cannot_reach_outside_its_storage():
+    storage = np.arange(6, dtype=np.float32)
+    build = edm_pickle._BUILDERS[("torch._utils", "_rebuild_tensor_v2")]
+    transposed = build(storage, 0, (3, 2), (1, 3), False, {})
+    np.testing.assert_array_equal(transposed, storage.reshape(2, 3).T)
+    for offset, size, stride in [(1, (6,), (1,)), (0, (2,), (6,)), (-1, (1,), (1,))]:
+        with pytest.raises(ValueError):
+            build(storage, offset, size, stride, False, {})
+
+
+def test_torch_files_in_every_official_form(torch, tmp_path):
+    weight = torch.arange(6.0).reshape(2, 3)
+    plain = {"a.weight": weight, "b.bias": weight[0].to(torch.bfloat16)}
+    wrapped = {f"module.{name}": array for name, array in plain.items()}
+    averaged = {f"ema_model.nn_model.{name}": array for name, array in plain.items()}
+    averaged |= {"initted": torch.tensor(True), "step": torch.tensor(3)}
+    averaged |= {
+        f"online_model.nn_model.{name}": array for name, array in plain.items()
+    }
+    trained = {f"module.nn_model.{name}": array * 0 for name, array in plain.items()}
+    for content in (
+        plain,
+        {"model": trained, "ema": plain, "opt": {}, "args": None},
+        {"ema": wrapped},
+        {"MODEL": trained, "EMA": averaged, "opt": {"state": {}}},
+    ):
+        for zipped in (True, False):
+            path = tmp_path / "weights.pt"
+            torch.save(content, path, _use_new_zipfile_serialization=zipped)
+            found = torch_files.state_dict(torch_files.read(path))
+            assert found.keys() == plain.keys()
+            for name, array in found.items():
+                np.testing.assert_array_equal(array, plain[name].float().numpy())
+    found = torch_files.state_dict(torch_files.read(path), "model")
+    assert not found["a.weight"].any()
+
+
+def test_torch_files_of_another_form(torch, tmp_path):
+    path = tmp_path / "weights.pt"
+    for content, reason in [
+        ({"ema": {}}, "ema is no state dict"),
+        ({"model": {"a": torch.zeros(1)}}, "no ema weights, only model: give weights"),
+        ({"state": {"a": torch.zeros(1)}, "epoch": 3}, "state, epoch are no tensors"),
+        (torch.zeros(2), "ndarray, not of named tensors"),
+        ({"a": torch.zeros(1), "module.a": torch.zeros(1)}, "there twice"),
+    ]:
+        torch.save(content, path)
+        with pytest.raises(UserError, match=reason):
+            torch_files.state_dict(torch_files.read(path))
+
+
+def test_truncated_files(torch, tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save({"a": torch.zeros(1000)}, path)
+    content = path.read_bytes()
+    for part in (content[: len(content) // 2], b""):
+        path.write_bytes(part)
+        with pytest.raises(UserError, match="corrupt or truncated") as error:
+            torch_files.read(path)
+        assert "\n" not in str(error.value)
+    tree = {"layer": {"kernel": np.ones((3, 4), np.float32)}}
+    folder.write_parameters(tmp_path, tree)
+    found = folder.read_parameters(tmp_path, tree)
+    np.testing.assert_array_equal(found["layer"]["kernel"], tree["layer"]["kernel"])
+    wrong = {"layer": {"kernel": np.ones((4, 3), np.float32), "bias": np.ones(3)}}
+    with pytest.raises(UserError, match="missing: layer/bias; misshapen: layer/kernel"):
+        folder.read_parameters(tmp_path, wrong)
+    path = tmp_path / folder.FILE
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(UserError, match="corrupt or truncated"):
+        folder.read_parameters(tmp_path, tree)
+
+
+def test_without_torch_the_error_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(UserError, match=r"pip install ddae_jax\[torch\]"):
+        torch_files.read(tmp_path / "weights.pth")
+
+
+def test_plain_pickles_refuse_the_builders_of_others():
+    content = b"ccollections\nOrderedDict\n(tR."
+    with pytest.raises(UserError, match=r"refused.*collections\.OrderedDict"):
+        safe_pickle.safe_unpickle(content, "file")

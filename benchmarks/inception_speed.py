@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> dict:
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     at_once = 1 if on_cpu else None  # as the task fid does
 
-    @jax.jit(compiler_options=compiler.options())
+    @jax.jit(compiler_options=compiler.compiler_options())
     def extract(params, images):
         return inception_outputs(params, images, "pytorch", at_once).features
 

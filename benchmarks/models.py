@@ -63,7 +63,7 @@ def compiled(function: Callable, *arguments: Any, **options: Any):
     """
     lowered = jax.jit(function, **options).lower(*arguments)
     start = time.perf_counter()
-    program = lowered.compile(compiler_options=compiler.options())
+    program = lowered.compile(compiler_options=compiler.compiler_options())
     facts = {"compile_seconds": round(time.perf_counter() - start, 2)}
     counted = (lowered.cost_analysis() or {}).get("flops")
     facts["flops"] = float(counted or compiler.flops_on_cpu(function, *arguments))
@@ -176,7 +176,7 @@ def main(argv):
         "rounds": ROUNDS.value,
         "remat": REMAT.value,
         "matrix_flops_per_second": rate,
-        "compiler_options": compiler.options(),
+        "compiler_options": compiler.compiler_options(),
     }
     for key, value in about.items():
         print(f"{key:24s} {value}", flush=True)

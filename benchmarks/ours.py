@@ -19,7 +19,7 @@ from ddae_jax.train.step import TrainStep
 IMAGE_SHAPE = (32, 32, 3)
 
 Options = dict[str, str] | None
-"""XLA's compiler options; `ddae_jax.compiler.options()` in the product."""
+"""XLA's compiler options; `ddae_jax.compiler.compiler_options()` in the product."""
 
 
 def build(dtype: str) -> Denoiser:

@@ -39,7 +39,7 @@ KNOWN = ("train", "sample", "extract")
 
 def compiler_options() -> dict[str, str] | None:
     """The product's, or XLA's defaults where the flag says so."""
-    return compiler.options() if COMPILER_OPTIONS.value else None
+    return compiler.compiler_options() if COMPILER_OPTIONS.value else None
 
 
 def sides_of(task: str, device: str) -> dict[str, Callable[[], None]]:

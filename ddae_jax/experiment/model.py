@@ -283,7 +283,7 @@ def _features_program(encoder: Encode) -> Callable[..., dict[str, Array]]:
         noise = example_noise(key, indices, noise_shape(encoder, images.shape[1:]))
         return encoder(params, x0, noise, time)
 
-    return jax.jit(encode, compiler_options=compiler.options())
+    return jax.jit(encode, compiler_options=compiler.compiler_options())
 
 
 @functools.lru_cache(maxsize=16)
@@ -293,7 +293,7 @@ def _denoise_program(denoiser: Denoiser) -> Callable[..., Array]:
         alpha = denoiser.process.alpha(times)[:, None, None, None]
         return denoiser.x0(params, alpha * noisy, times)
 
-    return jax.jit(estimate, compiler_options=compiler.options())
+    return jax.jit(estimate, compiler_options=compiler.compiler_options())
 
 
 @functools.lru_cache(maxsize=16)
@@ -306,4 +306,4 @@ def _sample_program(
 ) -> Callable[..., Array]:
     decode = latents.decode if latents is not None else None
     draw = draw_function(denoiser, sampler, dict(options), image_shape, decode=decode)
-    return jax.jit(draw, compiler_options=compiler.options())
+    return jax.jit(draw, compiler_options=compiler.compiler_options())

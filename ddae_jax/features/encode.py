@@ -150,7 +150,7 @@ def compiled(encode: Encode) -> Encode:
         names[:] = outputs
         return tuple(outputs.values())
 
-    program = jax.jit(values, compiler_options=compiler.options())
+    program = jax.jit(values, compiler_options=compiler.compiler_options())
 
     def run(params, x0, noise, time):
         found = program(params, x0, noise, time)

@@ -81,7 +81,7 @@ def program(encode: Encode):
         noise = example_noise(key, indices, noise_shape(encode, images.shape[1:]))
         return encode(params, augment.to_float(images), noise, time)
 
-    return jax.jit(run, compiler_options=compiler.options())
+    return jax.jit(run, compiler_options=compiler.compiler_options())
 
 
 def device_batches(

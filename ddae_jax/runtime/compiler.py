@@ -1,4 +1,4 @@
-"""Options of the XLA compiler that make this project's networks faster."""
+"""jax.jit with the options of the XLA compiler that make our networks faster."""
 
 import functools
 from collections.abc import Callable
@@ -15,14 +15,43 @@ _CPU = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
 _CPU_ONCE = {"xla_backend_optimization_level": "0"}
 
 
+def jit(
+    function: Callable | None = None, *, once: bool = False, **options: Any
+) -> Callable:
+    """`jax.jit` with our compiler options; also a decorator of module-level functions.
+
+    The backend is first asked for when the function is called: modules can be imported
+    before the processes of a run have found each other. What is static must be
+    hashable and equal where it does the same; then equal calls share one program.
+
+    Args:
+      once: the program runs once, such as an initialisation: compile it quickly.
+      options: of jax.jit, such as static_argnames, donate_argnames, out_shardings.
+    """
+    if function is None:
+        return functools.partial(jit, once=once, **options)
+
+    @functools.cache
+    def compiled():
+        ours = options_for_one_call() if once else compiler_options()
+        return jax.jit(function, compiler_options=ours, **options)
+
+    @functools.wraps(function)
+    def call(*arguments, **keywords):
+        return compiled()(*arguments, **keywords)
+
+    call.lower = lambda *arguments, **keywords: compiled().lower(*arguments, **keywords)
+    return call
+
+
 def options_for_one_call() -> dict[str, str] | None:
     """Returns compiler options for a program that runs once, such as initialisation."""
     return dict(_CPU_ONCE) if jax.default_backend() == "cpu" else None
 
 
 @functools.cache
-def options() -> dict[str, str] | None:
-    """Returns what to pass as `jax.jit(..., compiler_options=...)` on this backend.
+def compiler_options() -> dict[str, str] | None:
+    """Returns the options of `jit` on this backend.
 
     None where the defaults are best, and where this XLA does not know the option.
     """

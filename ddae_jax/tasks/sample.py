@@ -118,7 +118,7 @@ def batches(
     draw = jax.jit(
         configured_draw(config, denoiser, image_shape, latents),
         out_shardings=split,
-        compiler_options=compiler.options(),
+        compiler_options=compiler.compiler_options(),
     )
     key = jax.random.fold_in(jax.random.key(config.seed), 2)
     for start in range(0, count, size):
@@ -142,7 +142,7 @@ def grid_function(
     draw = jax.jit(
         configured_draw(config, denoiser, image_shape),
         out_shardings=parallel.replicated(mesh),
-        compiler_options=compiler.options(),
+        compiler_options=compiler.compiler_options(),
     )
     key = jax.random.fold_in(jax.random.key(config.seed), 2)
     indices = np.arange(count, dtype=np.int32)

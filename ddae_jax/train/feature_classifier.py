@@ -73,7 +73,9 @@ def fit(
         updates, opt_state = optimizer.update(gradient, opt_state, tensors)
         return optax.apply_updates(tensors, updates), opt_state, accuracy
 
-    update = jax.jit(update, donate_argnums=(0, 1), compiler_options=compiler.options())
+    update = jax.jit(
+        update, donate_argnums=(0, 1), compiler_options=compiler.compiler_options()
+    )
     order = batches.Order(seed, len(source))
     accuracies = []
     for step in range(steps):

@@ -107,7 +107,7 @@ def _jit(function, shardings: TrainState, mesh: Mesh):
         function,
         donate_argnums=0,
         out_shardings=(shardings, parallel.replicated(mesh)),
-        compiler_options=compiler.options(),
+        compiler_options=compiler.compiler_options(),
     )
 
 

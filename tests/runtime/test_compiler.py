@@ -25,7 +25,7 @@ def kernel_gradient(kernel, images):
 
 
 def test_convolutions_on_the_cpu_do_not_go_to_ynnpack():
-    options = compiler.options()
+    options = compiler.compiler_options()
     assert options is not None
     images = np.random.default_rng(0).normal(size=(4, 16, 16, 8)).astype(np.float32)
     kernel = np.random.default_rng(1).normal(size=(3, 3, 8, 8)).astype(np.float32)
@@ -42,7 +42,7 @@ def test_convolutions_on_the_cpu_do_not_go_to_ynnpack():
 def test_sums_over_batch_and_pixels_on_the_cpu_go_to_ynnpack():
     images = np.random.default_rng(0).normal(size=(8, 16, 16, 32)).astype(np.float32)
     total = jax.jit(
-        lambda x: (x * x).sum((0, 1, 2)), compiler_options=compiler.options()
+        lambda x: (x * x).sum((0, 1, 2)), compiler_options=compiler.compiler_options()
     )
     assert "__ynn_fusion" in total.lower(images).compile().as_text()
     expected = (images.astype(np.float64) ** 2).sum((0, 1, 2))
@@ -54,9 +54,9 @@ def test_sums_over_batch_and_pixels_on_the_cpu_go_to_ynnpack():
 
 def test_an_option_that_this_xla_lacks_is_left_out(monkeypatch):
     monkeypatch.setattr(compiler, "_CPU", {"xla_cpu_no_such_option": "1"})
-    assert compiler.options() is None
+    assert compiler.compiler_options() is None
 
 
 def test_other_backends_keep_their_defaults(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert compiler.options() is None
+    assert compiler.compiler_options() is None

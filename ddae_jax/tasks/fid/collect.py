@@ -104,7 +104,7 @@ def extractor(network: FeatureNetwork, mesh: Mesh) -> Extract:
             out_specs=split,
             check_vma=False,
         ),
-        compiler_options=compiler.options(),
+        compiler_options=compiler.compiler_options(),
     )
     return lambda images: run(params, images)
 

@@ -75,7 +75,7 @@ def batches(
             config, trained.denoiser, trained.image_shape, trained.latents
         ),
         out_shardings=split,
-        compiler_options=compiler.options(),
+        compiler_options=compiler.compiler_options(),
     )
     key = jax.random.fold_in(jax.random.key(config.seed), 2)
     while True:

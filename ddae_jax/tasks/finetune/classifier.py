@@ -142,7 +142,9 @@ def accuracy_function(
     Image i sees the noise of (key, i), so that batch size and devices do not matter.
     Compiled once for all parameters.
     """
-    count = jax.jit(classifier.count_correct, compiler_options=compiler.options())
+    count = jax.jit(
+        classifier.count_correct, compiler_options=compiler.compiler_options()
+    )
 
     def accuracy(params):
         total = 0

@@ -100,7 +100,7 @@ def fit(
             recipe,
             donate_argnums=0,
             out_shardings=(shardings, parallel.replicated(mesh)),
-            compiler_options=compiler.options(),
+            compiler_options=compiler.compiler_options(),
         )
         inputs = _inputs(plan, mesh, first)
         compiled = False

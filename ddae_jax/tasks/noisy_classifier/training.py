@@ -254,7 +254,7 @@ class Training:
     def _inputs(self):
         return jax.jit(
             lambda *arrays: self.classifier.inputs(*arrays),
-            compiler_options=compiler.options(),
+            compiler_options=compiler.compiler_options(),
         )
 
     @functools.cached_property
@@ -263,14 +263,14 @@ class Training:
             functools.partial(heads.update, self.classifier, self.optimizer),
             donate_argnums=0,
             out_shardings=parallel.replicated(self.mesh),
-            compiler_options=compiler.options(),
+            compiler_options=compiler.compiler_options(),
         )
 
     @functools.cached_property
     def _count(self):
         return jax.jit(
             functools.partial(heads.count_correct, self.classifier),
-            compiler_options=compiler.options(),
+            compiler_options=compiler.compiler_options(),
         )
 
 

@@ -1,0 +1,76 @@
+"""Random streams by name: every draw of the project comes out of one of them.
+
+A stream is the seed's root key with a stable 32-bit hash of its name folded in; the
+root itself is never drawn from. `split` and `fold_in` of one key can give the same key
+(threefry's split(k)[i] is fold_in(k, i)), so a stream is either split once or folded
+with a step or an example's index, never both: what needs another kind of draw has a
+name of its own.
+"""
+
+import hashlib
+
+import jax
+from jaxtyping import PRNGKeyArray
+
+STREAMS = {
+    "train/init": "initial parameters of a denoiser, the untrained baseline's too",
+    "train/step": "augmentation, times, noise and dropout, folded with the step",
+    "sample/noise": "start and steps of sample i, folded with i",
+    "probe/init": "initial heads",
+    "probe/augment": "flips, crops and noise of training images, by position",
+    "probe/train_noise": "noise of training images, by index and draw",
+    "probe/held_out_noise": "noise of held-out images, by index",
+    "probe/test_noise": "noise of test images, by index and draw",
+    "contrastive/first": "noise of the first view, by index",
+    "contrastive/second": "noise of the second view, by index",
+    "dense/maps": "noise of the images that maps show",
+    "dense/queries": "noise of queries, by index",
+    "dense/gallery": "noise of the images that are searched, by index",
+    "dense/init": "initial segmentation heads",
+    "dense/statistics": "noise under which features are standardised, by index",
+    "dense/train_noise": "noise of training images, by position",
+    "dense/held_out_noise": "noise of held-out images, by index",
+    "dense/test_noise": "noise of test images, by index",
+    "predict/noise": "noise of the user's images, by index",
+    "predict/head": "noise of training images under the head, by index",
+    "finetune/init": "the initial head",
+    "finetune/step": "augmentation, noise, mixing and dropout, folded with the step",
+    "finetune/test_noise": "noise of test images, by index",
+    "noisy_classifier/init": "initial parameters",
+    "noisy_classifier/augment": "flips, crops and noise, by position",
+    "noisy_classifier/times": "training times, folded with the step",
+    "noisy_classifier/test_noise": "noise of test images, by index",
+    "fid/classifier_init": "initial parameters of the feature classifier",
+    "model/features": "noise of Model.features, by index",
+}
+"""Name -> what is drawn from it."""
+
+
+def stream(seed: int, name: str) -> PRNGKeyArray:
+    """Returns the key of a stream.
+
+    Raises:
+      KeyError: no such name in STREAMS.
+    """
+    if name not in STREAMS:
+        raise KeyError(f"no random stream {name!r}; runtime/random.py has the names")
+    return jax.random.fold_in(jax.random.key(seed), name_hash(name))
+
+
+def register_stream(name: str, purpose: str) -> None:
+    """Adds a stream of another package.
+
+    Raises:
+      ValueError: the name is taken, or its hash is that of another name.
+    """
+    if name in STREAMS:
+        raise ValueError(f"the random stream {name!r} exists")
+    taken = {name_hash(other): other for other in STREAMS}
+    if name_hash(name) in taken:
+        raise ValueError(f"{name!r} has the hash of {taken[name_hash(name)]!r}")
+    STREAMS[name] = purpose
+
+
+def name_hash(name: str) -> int:
+    """The 32 bits of a name that are folded in."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")

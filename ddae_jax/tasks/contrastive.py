@@ -20,7 +20,8 @@ from ddae_jax.metrics.contrastive import AlignmentUniformity, Running
 from ddae_jax.report import figures as curves
 from ddae_jax.report import outcome
 from ddae_jax.runtime import checkpoint, log, parallel
-from ddae_jax.tasks.probe.grid import Time, resolve_times
+from ddae_jax.diffusion.times import Time
+from ddae_jax.tasks.probe.grid import resolve_times
 
 _METRICS = ("alignment", "uniformity")
 

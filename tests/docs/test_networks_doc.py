@@ -11,7 +11,7 @@ from ddae_jax.models import NETWORKS
 from ddae_jax.weights import families
 from tests.tools import golden_values
 
-DOCUMENT = pathlib.Path(__file__).parent.parent / "docs" / "networks.md"
+DOCUMENT = pathlib.Path(__file__).parent.parent.parent / "docs" / "networks.md"
 
 
 def rows():

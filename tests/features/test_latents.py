@@ -22,7 +22,7 @@ from ddae_jax.settings import command_line
 from ddae_jax.tasks import sample
 from tests.tools import golden_values
 
-CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "dit_transfer.py"
+CONFIG = pathlib.Path(__file__).parent.parent.parent / "configs" / "dit_transfer.py"
 SCALE = 0.18215
 
 

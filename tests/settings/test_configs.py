@@ -18,7 +18,7 @@ from tests.data import test_cifar as test_data_cifar
 from tests.data import test_folders as test_data_folders
 from tests.data import test_idx as test_data_idx
 
-CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
+CONFIGS = pathlib.Path(__file__).parent.parent.parent / "configs"
 TESTED = (
     "digits:test",
     "fashion_mnist:test",

@@ -43,7 +43,7 @@ from ddae_jax.tasks.finetune.step import (
     layer_factors,
     warmup_cosine,
 )
-from ddae_jax.tasks.probe.grid import official
+from ddae_jax.diffusion.times import official
 
 _SAID_OTHERWISE = (
     "output",

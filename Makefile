@@ -1,5 +1,6 @@
 # make demo     the whole story on scikit-learn's digits: pre-train, sample, probe, report
 # make test     the tests
+# make test-all the tests, and those against PyTorch, which it installs
 # make coverage the tests, and which lines they reach
 # make lint     format and style
 # VENV=DIR puts the environment elsewhere; SHORT=1 makes the demo take seconds.
@@ -13,7 +14,7 @@ INSTALLED := $(VENV)/.installed
 VARIANT := $(if $(SHORT),test)
 WORKDIR := runs/digits$(addprefix -,$(VARIANT))
 
-.PHONY: demo test coverage lint install
+.PHONY: demo test test-all coverage lint install
 
 PYTEST := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -22,6 +23,10 @@ demo: $(INSTALLED)
 	@echo "report: $(WORKDIR)/report.html"
 
 test: $(INSTALLED)
+	$(BIN)/python $(PYTEST)
+
+test-all: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python $(PYTEST)
 
 coverage: $(INSTALLED)

@@ -21,7 +21,8 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["ddae_jax", "ddae_jax.*"]),
+    packages=[*find_packages(include=["ddae_jax", "ddae_jax.*"]), "ddae_jax.configs"],
+    package_dir={"ddae_jax.configs": "configs"},
     install_requires=[
         "absl-py>=2.3",
         "array_record>=0.8",

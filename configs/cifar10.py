@@ -26,7 +26,7 @@ training set, and test accuracy of the linear probe, at the best probe's checkpo
 edm_songunet: the EDM authors' FID, the least of three, and DDAE's probe of their
 weights; uvit_s: FID with 100 DDIM steps (3.33 with 1000 DDPM steps), as DDAE++'s
 authors report, whose recipe is not published: this one is U-ViT's own. Empty: unknown.
-ddae_jax/recipes.py says where these recipes are ours.
+ddae_jax/settings/recipes.py says where these recipes are ours.
 
 The publication chose tap and time on the test set; this probe chooses on held-out
 training images. Its warm-up rises once an epoch, ours every step over the same length.

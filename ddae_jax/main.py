@@ -35,7 +35,7 @@ def help_text() -> str:
     return (
         f"{__doc__}\n\nTasks: {', '.join(TASKS)}\n"
         "Every field of the config: --config.SECTION.FIELD=VALUE "
-        f"(ddae_jax/config.py)\n{values.get_help()}"
+        f"(ddae_jax/settings/config.py)\n{values.get_help()}"
     )
 
 
@@ -46,7 +46,7 @@ def run(argv: list[str]) -> None:
       UserError: one line for the user.
     """
     from ddae_jax import tasks
-    from ddae_jax.runtime import parallel
+    from ddae_jax.runtime import files, parallel
     from ddae_jax.settings import command_line
 
     command = command_line.parse(argv, define_flags, tuple(tasks.TASKS))
@@ -55,11 +55,12 @@ def run(argv: list[str]) -> None:
         command.flags.process_count,
         command.flags.process_index,
     )
-    command_line.save(command)
-    for name in command.config.tasks:
-        logging.info("task %s in %s", name, command.workdir)
-        tasks.load(name).run(command.config, command.workdir)
-        parallel.all_processes(True)  # what process 0 wrote is there for the next task
+    with files.only_run_in(command.workdir):
+        command_line.save(command)
+        for name in command.config.tasks:
+            logging.info("task %s in %s", name, command.workdir)
+            tasks.load(name).run(command.config, command.workdir)
+            parallel.all_processes(True)  # what process 0 wrote is there for the next
 
 
 def _is_ours(record) -> bool:
@@ -83,6 +84,20 @@ def main(argv: list[str] | None = None) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        raise SystemExit(130) from None
+    except Exception as error:
+        from ddae_jax.runtime import files
+
+        if not files.disk_is_full(error):
+            raise
+        print(
+            "error: no space left on the disk; what was saved before stays, and the "
+            "same command goes on when there is space",
+            file=sys.stderr,
+        )
+        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

@@ -132,3 +132,32 @@ def test_flops_of_a_step_are_counted_alike_alone_in_a_loop_and_for_a_cpu():
     alone = feed_lib.one_step_flops(feed, step, state)
     assert alone > 1e6
     np.testing.assert_allclose(counted, alone, rtol=0.01)
+
+
+def test_a_loss_over_other_channels_is_refused():
+    denoiser = Denoiser(UNet(image_channels=1, **TINY_UNET), DDPM())
+    images = jnp.zeros((2, 8, 8, 3))
+    with pytest.raises(UserError, match=r"gives \(8, 8, 1\) for images of \(8, 8, 3\)"):
+        jax.eval_shape(
+            lambda key: denoiser.loss(
+                # As the network of one channel does with a convolution that broadcasts.
+                denoiser.init(key, (8, 8, 3)),
+                images,
+                images,
+                jnp.ones(2),
+            ),
+            jax.random.key(0),
+        )
+
+
+def test_edm2_starts_from_the_weights_that_its_training_keeps():
+    network = EDM2UNet(
+        image_channels=1, channels=32, channel_multipliers=(1,), attention=(False,),
+        blocks=1, weight_normalization=True,
+    )  # fmt: skip
+    params = Denoiser(network, EDM()).init(jax.random.key(0), (8, 8, 1))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+        network.project(params),
+        params,
+    )

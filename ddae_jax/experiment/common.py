@@ -19,6 +19,7 @@ from ddae_jax.features.encode import Encode, Encoder
 from ddae_jax.features.latents import LatentEncoder, Latents
 from ddae_jax.runtime import checkpoint, parallel
 from ddae_jax.runtime.files import replacing
+from ddae_jax.runtime.random import stream
 from ddae_jax.settings import config as config_lib
 from ddae_jax.train import state as train_state
 from ddae_jax.train.step import TrainStep
@@ -93,7 +94,7 @@ class Trained:
 
     Attributes:
       denoiser: the network and its process.
-      params: EMA weights, replicated over the mesh.
+      params: EMA weights, on the mesh as they are trained.
       step: optimiser steps behind them.
       image_shape: (height, width, channels).
       mesh: of the devices at hand.
@@ -162,7 +163,7 @@ def restore_ema(
     shape = image_shape(workdir)
     model = denoiser(config)
     shapes = {"ema": model.parameter_shapes(shape)}
-    shardings = jax.tree.map(lambda _: parallel.replicated(mesh), shapes)
+    shardings = parallel.state_shardings(mesh, shapes)
     with checkpoint.manager(workdir) as checkpoints:
         ema = checkpoint.restore_part(checkpoints, step, shapes, shardings)["ema"]
     return Trained(
@@ -185,9 +186,8 @@ def untrained(config: ConfigDict, workdir: str | pathlib.Path) -> Trained:
     mesh = parallel.make_mesh(config.mesh.fsdp)
     shape = image_shape(workdir)
     model = denoiser(config)
-    shapes = model.parameter_shapes(shape)
-    shardings = jax.tree.map(lambda _: parallel.replicated(mesh), shapes)
-    key = jax.random.key(config.seed)
+    shardings = parallel.state_shardings(mesh, model.parameter_shapes(shape))
+    key = stream(config.seed, "train/init")  # as training starts
     params = train_state.initial_parameters(model, key, shape, shardings)
     return Trained(
         model, params, 0, shape, mesh, *_autoencoder(config, workdir, shape, mesh)

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from jaxtyping import Array, Float, Num, UInt8
 from ml_collections import ConfigDict
 
@@ -19,8 +20,9 @@ from ddae_jax.errors import UserError
 from ddae_jax.experiment import autoencoder, common
 from ddae_jax.features.encode import Encode, Encoder, example_noise, noise_shape
 from ddae_jax.features.latents import LatentEncoder, Latents
-from ddae_jax.generate import Generator
+from ddae_jax.generate import draw_function
 from ddae_jax.runtime import compiler, parallel
+from ddae_jax.runtime.random import stream
 from ddae_jax.settings import command_line
 from ddae_jax.settings import config as config_lib
 from ddae_jax.weights import folder as weights_folder
@@ -141,7 +143,7 @@ class Model:
         images = self._checked("images", images, clean=True)
         time = self._time(noise_level)
         encode = _features_program(encoder)
-        key = jax.random.key(seed)
+        key = stream(seed, "model/features")
         parts = [
             encode(params, batch, indices, time, key)[tap]
             for batch, indices in self._batches(images)
@@ -205,7 +207,7 @@ class Model:
             tuple(options.items()),
             self.latents,
         )
-        key = jax.random.fold_in(jax.random.key(seed), 2)  # as the task sample does
+        key = stream(seed, "sample/noise")  # as the task sample does
         size = min(self.batch_size, n)
         labels = None if label is None else np.full(size, label, np.int32)
         parts = [
@@ -252,6 +254,12 @@ class Model:
             kinds = "uint8 or floats in [-1, 1]" if clean else "floats"
             raise UserError(f"{name}: type {images.dtype}; give {kinds}")
         images = images.astype(np.float32)
+        if clean and images.shape[-1] <= 3 and images.min() >= 0 and images.max() > 0:
+            logging.warning(
+                "%s: no value is negative; floats are taken as [-1, 1], of which 0 is "
+                "mid-grey: give 2 * x - 1 for values in [0, 1], or uint8",
+                name,
+            )
         # Latents, of four channels and more, have no such range.
         limit = 1.0 + 1e-4 if clean and images.shape[-1] <= 3 else np.inf
         if not np.isfinite(images).all() or np.abs(images).max() > limit:
@@ -304,7 +312,6 @@ def _sample_program(
     options: tuple[tuple[str, Any], ...],
     latents: Latents | None,
 ) -> Callable[..., Array]:
-    draw = Generator(
-        denoiser, sampler(**dict(options)), image_shape, decoder=latents
-    )
+    decode = latents.decode if latents is not None else None
+    draw = draw_function(denoiser, sampler, dict(options), image_shape, decode=decode)
     return jax.jit(draw, compiler_options=compiler.compiler_options())

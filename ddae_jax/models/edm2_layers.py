@@ -6,10 +6,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from einops import rearrange
 from jaxtyping import Array, Float
 
-from ddae_jax.models.attention import dot_product_attention, head_count
 from ddae_jax.models.layers import (
     GroupNorm,
     downsample_mean,
@@ -132,28 +130,21 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        _, height, width, channels = x.shape
-        heads = head_count(channels, self.head_channels)
+        batch, height, width, channels = x.shape
+        head_channels = self.head_channels or channels
+        heads = channels // head_channels
         hidden = Kernel(
             3 * channels, None, self.normalized, self.dtype, name="projection"
         )(x)
         # Published weights hold query, key and value of a head side by side.
-        hidden = rearrange(
-            hidden,
-            "b h w (heads three c) -> b (h w) heads three c",
-            heads=heads,
-            three=3,
-        )
+        hidden = hidden.reshape(batch, height * width, heads, 3, head_channels)
         hidden = pixel_norm(hidden)
-        hidden = dot_product_attention(
+        hidden = jax.nn.dot_product_attention(
             hidden[..., 0, :],
             hidden[..., 1, :],
             hidden[..., 2, :],
-            self.attention_implementation,
-        )
-        hidden = rearrange(
-            hidden, "b (h w) heads c -> b h w (heads c)", h=height, w=width
-        )
+            implementation=self.attention_implementation,
+        ).reshape(x.shape)
         output = Kernel(channels, None, self.normalized, self.dtype, name="output")
         return x + output(hidden)
 

@@ -1,16 +1,28 @@
-"""The page's part about probes: probe.json, and further ones in probe_NAME.json."""
+"""The probes' part of the report."""
 
+import json
 import pathlib
 from collections.abc import Mapping
 
-from ddae_jax.report import figures, outcome, page
-from ddae_jax.report.wording import noise_levels, number, percent, short
+from ml_collections import ConfigDict
+
+from ddae_jax.report import figures as curves
+from ddae_jax.report import page as report
+from ddae_jax.tasks.probe.table import noise_levels, short
 
 _TITLES = {
     "ridge": "Ridge probe",
     "knn": "Nearest neighbours",
     "attentive": "Attentive probe",
 }
+
+
+def read(workdir: pathlib.Path, name: str) -> dict | None:
+    """Content of a JSON file; None where it is missing or was cut short."""
+    try:
+        return json.loads((workdir / name).read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
 
 
 def _chosen(result: Mapping) -> Mapping:
@@ -20,7 +32,7 @@ def _chosen(result: Mapping) -> Mapping:
 
 def _with_error(cell: Mapping) -> str:
     """Test accuracy, with its standard error over seeds where there are several."""
-    text = percent(cell.get("test"))
+    text = report.percent(cell.get("test"))
     error = cell.get("standard_error")
     return f"{text} ± {100 * error:.1f}" if error else text
 
@@ -45,9 +57,9 @@ def _setting(cell: Mapping) -> str:
     return ", ".join(parts)
 
 
-def headline(workdir: pathlib.Path) -> str:
+def headline(workdir: pathlib.Path, config: ConfigDict) -> str:
     """The probe's accuracy beside its two baselines."""
-    probe = outcome.read_json(workdir / "probe.json")
+    probe = read(workdir, "probe.json")
     chosen = _chosen(probe or {})
     if "test" not in chosen:
         return report.missing("linear probe", "probe")
@@ -56,9 +68,9 @@ def headline(workdir: pathlib.Path) -> str:
     return report.headline(numbers)
 
 
-def probe_figures(workdir: pathlib.Path) -> str | None:
+def probe_figures(workdir: pathlib.Path, config: ConfigDict) -> str | None:
     """Heat map of tap x noise level, and accuracy against noise level."""
-    probe = outcome.read_json(workdir / "probe.json")
+    probe = read(workdir, "probe.json")
     if not probe:
         return report.section("Linear probe", report.missing("linear probe", "probe"))
     parts = []
@@ -81,9 +93,9 @@ def probe_figures(workdir: pathlib.Path) -> str | None:
     return report.section(title, report.side_by_side(parts))
 
 
-def comparison(workdir: pathlib.Path) -> str | None:
+def comparison(workdir: pathlib.Path, config: ConfigDict) -> str | None:
     """The probe beside its baselines, and how it was measured."""
-    probe = outcome.read_json(workdir / "probe.json")
+    probe = read(workdir, "probe.json")
     if not probe:
         return None
     parts = []
@@ -112,11 +124,11 @@ def comparison(workdir: pathlib.Path) -> str | None:
     return report.section("Comparison", "".join(parts)) if parts else None
 
 
-def other_probes(workdir: pathlib.Path) -> str | None:
+def other_probes(workdir: pathlib.Path, config: ConfigDict) -> str | None:
     """What further probes of the workdir reached: probe_NAME.json, one a line."""
     rows = []
     for path in sorted(workdir.glob("probe_*.json")):
-        probe = outcome.read_json(path) or {}
+        probe = read(workdir, path.name) or {}
         chosen, protocol = _chosen(probe), probe.get("protocol") or {}
         if "test" not in chosen:
             continue
@@ -143,19 +155,19 @@ def other_probes(workdir: pathlib.Path) -> str | None:
     return report.section("Other probes", report.table(headers, rows))
 
 
-def probe_cells(workdir: pathlib.Path) -> str | None:
+def probe_cells(workdir: pathlib.Path, config: ConfigDict) -> str | None:
     """Every cell of the probe's grid."""
-    probe = outcome.read_json(workdir / "probe.json") or {}
+    probe = read(workdir, "probe.json") or {}
     cells = probe.get("cells")
     if not cells:
         return None
     rows = [
         (
             cell.get("tap", ""),
-            "+".join(map(number, cell.get("times", [cell.get("time", "")]))),
+            "+".join(map(report.number, cell.get("times", [cell.get("time", "")]))),
             noise_levels(cell) if "noise_level" in cell else "",
-            percent(cell.get("held_out")),
-            percent(cell.get("test")),
+            report.percent(cell.get("held_out")),
+            report.percent(cell.get("test")),
         )
         for cell in cells
     ]

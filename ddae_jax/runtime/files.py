@@ -1,9 +1,16 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and folders with one run at a time."""
 
 import contextlib
+import errno
+import fcntl
+import os
 import pathlib
 import uuid
 from collections.abc import Iterator
+
+import jax
+
+from ddae_jax.errors import UserError
 
 
 @contextlib.contextmanager
@@ -20,3 +27,42 @@ def replacing(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def only_run_in(workdir: str | pathlib.Path) -> Iterator[None]:
+    """Holds the lock of `workdir`, which it makes; process 0 alone holds it.
+
+    The system lets go of the lock when the process ends, however it ends. Unfinished
+    files that a killed run has left are removed.
+
+    Raises:
+      UserError: another run has the lock.
+    """
+    workdir = pathlib.Path(workdir)
+    if jax.process_index() != 0:
+        yield
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"--workdir: another run works in {workdir}; wait for it, or name "
+                "another folder"
+            ) from error
+        for unfinished in workdir.glob("*.????????.part"):
+            unfinished.unlink()
+        yield
+
+
+def disk_is_full(error: BaseException | None) -> bool:
+    """Whether it is why `error` was raised; libraries wrap the system's error."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            return True
+        if os.strerror(errno.ENOSPC) in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

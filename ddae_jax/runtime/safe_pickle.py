@@ -74,6 +74,8 @@ class _Unpickler(pickle.Unpickler):
             ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
             ("numpy.core.numeric", "_frombuffer"): _frombuffer,
             ("numpy._core.numeric", "_frombuffer"): _frombuffer,
+            ("numpy.core.multiarray", "scalar"): _scalar,
+            ("numpy._core.multiarray", "scalar"): _scalar,
             ("numpy", "ndarray"): np.ndarray,
             ("numpy", "dtype"): _dtype,
             ("_codecs", "encode"): _encode_latin1,
@@ -91,6 +93,13 @@ def _reconstruct(kind, shape, typecode):
 
 def _frombuffer(buffer, dtype, shape, order, *_):
     return np.frombuffer(buffer, dtype).reshape(shape, order=order)
+
+
+def _scalar(dtype, content):
+    """One number, as numpy pickles it: its bytes."""
+    if not isinstance(content, bytes) or len(content) != np.dtype(dtype).itemsize:
+        raise _RefusedError("a number whose bytes do not fit its type")
+    return np.frombuffer(content, _dtype(dtype))[0]
 
 
 def _dtype(*arguments):

@@ -5,6 +5,8 @@ import importlib.util
 import itertools
 import json
 import pathlib
+import re
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -12,6 +14,7 @@ import jax
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
+import ddae_jax
 from ddae_jax.errors import UserError
 from ddae_jax.runtime.files import replacing
 from ddae_jax.settings import checks as config_checks
@@ -40,12 +43,15 @@ class Command:
 
 
 def load_config_file(given: str) -> ConfigDict:
-    """Runs get_config(variant) of "path/to/file.py[:variant]".
+    """Runs get_config(variant) of "path/to/file.py[:variant]", or of the config NAME of
+    this project, as "NAME[:variant]".
 
     Raises:
       UserError: no such file, or it does not know the variant.
     """
     path, _, variant = given.partition(":")
+    if re.fullmatch(r"\w+", path):
+        path = str(_named_config(path))
     if not pathlib.Path(path).is_file():
         folder = pathlib.Path(path).parent
         known = sorted(map(str, folder.glob("*.py"))) if folder.is_dir() else []
@@ -58,6 +64,19 @@ def load_config_file(given: str) -> ConfigDict:
     if not hasattr(module, "get_config"):
         raise UserError(f"--config: {path} has no function get_config")
     return module.get_config(variant)
+
+
+def _named_config(name: str) -> pathlib.Path:
+    """The file of one of the project's own configs, wherever this is installed."""
+    package = pathlib.Path(ddae_jax.__file__).parent
+    # In a wheel the configs lie in the package, in a checkout beside it.
+    folders = (package / "configs", package.parent / "configs")
+    folder = next((folder for folder in folders if folder.is_dir()), folders[0])
+    path = folder / f"{name}.py"
+    if not path.is_file():
+        known = [file.stem for file in folder.glob("*.py")]
+        raise UserError(config_lib.unknown("--config", name, known))
+    return path
 
 
 def read_saved(workdir: pathlib.Path) -> ConfigDict | None:
@@ -118,6 +137,15 @@ def parse(argv: Sequence[str], define, tasks: Sequence[str]) -> Command:
     elif values.task and "import" in values.task.split(","):
         config = config_lib.default()  # the file says the rest
         config.name = "imported"
+    elif values.workdir and not pathlib.Path(values.workdir).is_dir():
+        beside = [
+            p for p in pathlib.Path(values.workdir).parent.glob("*") if p.is_dir()
+        ]
+        raise UserError(
+            config_lib.unknown("--workdir: folder", values.workdir, map(str, beside))
+            if beside
+            else f"--workdir: there is no folder {values.workdir}"
+        )
     else:
         raise UserError(
             "--config: name a file, such as configs/digits.py, or give the --workdir "
@@ -232,4 +260,5 @@ def save(command: Command) -> None:
     with replacing(command.workdir / "config.json") as part:
         part.write_text(text)
     with (command.workdir / "commands.txt").open("a") as lines:
-        lines.write(f"python -m ddae_jax.main {' '.join(sys.argv[1:])}\n")
+        words = shlex.join(["python", "-m", "ddae_jax.main", *sys.argv[1:]])
+        lines.write(f"{words}\n")

@@ -5,7 +5,6 @@ import pathlib
 import time as clock
 from collections.abc import Mapping, Sequence
 
-import jax
 import numpy as np
 from absl import logging
 from matplotlib.figure import Figure
@@ -20,8 +19,8 @@ from ddae_jax.metrics.contrastive import AlignmentUniformity, Running
 from ddae_jax.report import figures as curves
 from ddae_jax.report import outcome
 from ddae_jax.runtime import checkpoint, log, parallel
-from ddae_jax.diffusion.times import Time
-from ddae_jax.tasks.probe.grid import resolve_times
+from ddae_jax.runtime.random import stream
+from ddae_jax.tasks.probe.grid import Time, resolve_times
 
 _METRICS = ("alignment", "uniformity")
 
@@ -99,8 +98,6 @@ def measure(
     paths = trained.denoiser.network.tap_paths()
     taps = tuple(tap for tap in paths if not settings.taps or tap in settings.taps)
     logging.info("contrastive: step %d, %d taps, %d times", step, len(taps), len(times))
-    # 1 is training's, 2 the probe's and the samples'.
-    key = jax.random.fold_in(jax.random.key(config.seed), 3)
     encode = common.encoder(trained, taps)
     views = [
         encode_batches(
@@ -108,10 +105,10 @@ def measure(
             trained.variables,
             trained.mesh,
             train,
-            view_key,
+            stream(config.seed, name),
             settings.forward_batch_size,
         )
-        for view_key in jax.random.split(key)
+        for name in ("contrastive/first", "contrastive/second")
     ]
     running = [{tap: Running(settings.batch_size) for tap in taps} for _ in times]
     for (_, one), (_, other) in zip(*views, strict=True):

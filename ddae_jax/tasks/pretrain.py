@@ -33,6 +33,13 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
             "class_names": list(source.class_names),
         },
     )
+    channels = config.network.image_channels
+    if channels != source.image_shape[-1]:
+        raise UserError(
+            f"config.network.image_channels: {channels}, but the images of "
+            f"{source.name} have {source.image_shape[-1]}; set it, or "
+            "config.data.channels to convert them"
+        )
     recipe = common.train_step(config, len(source.class_names))
     try:
         shapes = recipe.denoiser.parameter_shapes(source.image_shape)

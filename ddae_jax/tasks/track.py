@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import common
+from ddae_jax.features.cache import model_identity
 from ddae_jax.report import figures as curves
 from ddae_jax.report import outcome
 from ddae_jax.runtime import checkpoint
@@ -122,9 +123,10 @@ def _prepare_distance(
 def _stored(workdir, step, name, settings, function, config, *inputs):
     """The result in track/STEP_NAME.json where its settings are the same, else a new
     one, stored."""
-    # A run that began anew has other checkpoints of the same steps.
-    written = (workdir / "checkpoints" / str(step)).stat().st_mtime_ns
-    content = json.dumps([settings, written], sort_keys=True)
+    # A run that began anew has other weights at the same steps.
+    trained = common.restore_ema(config, workdir, step)
+    weights = model_identity(trained.denoiser, trained.variables)
+    content = json.dumps([settings, weights], sort_keys=True)
     key = hashlib.sha256(content.encode()).hexdigest()
     file = f"{FOLDER}/{step:08d}_{name}.json"
     try:

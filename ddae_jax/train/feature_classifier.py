@@ -17,6 +17,7 @@ from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
 from ddae_jax.models.layer_chain import Layer, LayerChain
 from ddae_jax.runtime import compiler
+from ddae_jax.runtime.random import stream
 
 WIDTH = 64
 _WIDTHS = (32, 64, 128)
@@ -113,7 +114,7 @@ def _init(channels: int, classes: int, seed: int) -> dict[str, jax.Array]:
     shapes[_HEAD] = (WIDTH, classes)
     tensors = {}
     for number, (name, shape) in enumerate(shapes.items()):
-        key = jax.random.fold_in(jax.random.key(seed), number)
+        key = jax.random.fold_in(stream(seed, "fid/classifier_init"), number)
         tensors[f"{name}/kernel"] = jax.nn.initializers.he_normal()(key, shape)
         tensors[f"{name}/bias"] = jnp.zeros(shape[-1])
     return tensors

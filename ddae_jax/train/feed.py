@@ -12,6 +12,7 @@ from jaxtyping import PRNGKeyArray
 from ddae_jax.data import batches
 from ddae_jax.data.source import Source
 from ddae_jax.runtime import compiler, parallel
+from ddae_jax.runtime.random import stream
 from ddae_jax.train.state import TrainState
 from ddae_jax.train.step import TrainStep
 
@@ -77,7 +78,7 @@ class Feed:
 
     def key(self) -> PRNGKeyArray:
         """The key that training draws from; folded with the step."""
-        return jax.random.fold_in(jax.random.key(self.seed), 1)
+        return stream(self.seed, "train/step")
 
 
 def make_dispatch(

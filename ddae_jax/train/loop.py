@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import signal
+import threading
 import time
 from collections.abc import Callable
 
@@ -12,6 +13,7 @@ from absl import logging
 
 from ddae_jax.errors import UserError
 from ddae_jax.runtime import checkpoint, compiler, log, parallel
+from ddae_jax.runtime.random import stream
 from ddae_jax.train import feed as feed_lib
 from ddae_jax.train import state as train_state
 from ddae_jax.train.state import TrainState
@@ -73,7 +75,7 @@ def restore_or_create(
     """
     denoiser, shape = train_step.denoiser, feed.source.image_shape
     init = train_state.create(denoiser, train_step.optimizer, shape)
-    key = jax.random.fold_in(jax.random.key(feed.seed), 0)
+    key = stream(feed.seed, "train/init")
     shapes = jax.eval_shape(init, key)
     shardings = parallel.state_shardings(feed.mesh, shapes)
     latest = checkpoints.latest_step()
@@ -111,7 +113,8 @@ def train(
     Raises:
       Diverged: a loss was NaN or infinite; names the step. The last good checkpoint
         stays.
-      SystemExit: with status 0, after SIGTERM, when the state has been saved.
+      SystemExit: after SIGTERM with status 0, after Ctrl-C with 130, when the state has
+        been saved.
     """
     with checkpoint.manager(workdir, plan.keep) as checkpoints:
         state, shardings = restore_or_create(checkpoints, train_step, feed)
@@ -178,7 +181,7 @@ class _Run:
             if stop and not last:
                 self.checkpoints.wait_until_finished()
                 logging.info("stopped by signal at step %d, saved", step)
-                raise SystemExit(0)
+                raise SystemExit(stopping.status)
         self.checkpoints.wait_until_finished()
         return state
 
@@ -230,23 +233,33 @@ class _Run:
 
 
 class _stop_signal:
-    """Notes SIGTERM; with several processes, jax agrees on a common step to stop at."""
+    """Notes SIGTERM and Ctrl-C; a second Ctrl-C interrupts at once.
+
+    With several processes, jax agrees on a common step to stop at after SIGTERM.
+    """
 
     def __enter__(self):
-        self._seen = False
-        self._old = None
-        if jax.process_count() == 1:
-            self._old = signal.signal(signal.SIGTERM, self._note)
-        return self._stopping
+        self.status: int | None = None  # to exit with
+        self._old = {}
+        # Signals reach the main thread, which alone may ask for them.
+        main_thread = threading.current_thread() is threading.main_thread()
+        if jax.process_count() == 1 and main_thread:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._old[number] = signal.signal(number, self._note)
+        return self
 
     def __exit__(self, *_):
-        if self._old is not None:
-            signal.signal(signal.SIGTERM, self._old)
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
 
-    def _note(self, *_):
-        self._seen = True
+    def _note(self, number, _):
+        if number == signal.SIGINT:
+            signal.signal(number, self._old[number])
+        self.status = 130 if number == signal.SIGINT else 0
 
-    def _stopping(self, step, checkpoints):
+    def __call__(self, step, checkpoints) -> bool:
+        """Whether to save and stop after `step`."""
         if jax.process_count() > 1:
+            self.status = 0
             return checkpoints.reached_preemption(step)
-        return self._seen
+        return self.status is not None

@@ -15,8 +15,8 @@ from ddae_jax.errors import UserError
 from ddae_jax.features.encode import example_noise, extract, extract_set, pool
 from ddae_jax.models.unet import UNet
 from ddae_jax.runtime import parallel
+from tests.diffusion.test_golden_processes import NETWORK, TAPS, official
 from tests.tools import golden_values
-from tests.tools.golden_processes import NETWORK, TAPS, official
 
 
 @pytest.mark.parametrize(

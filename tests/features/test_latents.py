@@ -171,7 +171,7 @@ def test_mistakes_are_one_line(model, workdir, images, tmp_path):
     config = command_line.read_saved(workdir)
     trained = common.restore_ema(config, workdir)
     config.autoencoder.folder = str(tmp_path)
-    alone = ddae_jax.loading.Model(
+    alone = ddae_jax.experiment.model.Model(
         model.denoiser, model.params, model.image_shape, model.config
     )
     small = AutoencoderKL(widths=(32, 64), blocks=1)

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 
@@ -17,6 +16,8 @@ from ddae_jax.features.spatial import GridEncoder, grid
 from ddae_jax.heads import clusters, retrieval, segmentation
 from ddae_jax.models.uvit import UViT
 from tests.tools import dense as dense_tools
+
+torch = pytest.importorskip("torch", reason="torch is the reference here")
 
 RNG = np.random.default_rng(0)
 

@@ -6,7 +6,6 @@ import re
 import jax
 import numpy as np
 import pytest
-import torch
 
 from ddae_jax.errors import UserError
 from ddae_jax.models import layer_chain
@@ -14,6 +13,8 @@ from ddae_jax.models.layer_chain import Layer, LayerChain
 from ddae_jax.weights import layer_chain as chain_files
 from tests.tools import fid as fid_tools
 from tests.tools import runs as run_tools
+
+torch = pytest.importorskip("torch", reason="torch is the reference here")
 
 
 class Residual(torch.nn.Module):

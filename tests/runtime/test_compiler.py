@@ -10,9 +10,9 @@ from ddae_jax.runtime import compiler
 
 @pytest.fixture(autouse=True)
 def fresh():
-    compiler.options.cache_clear()
+    compiler.compiler_options.cache_clear()
     yield
-    compiler.options.cache_clear()
+    compiler.compiler_options.cache_clear()
 
 
 def kernel_gradient(kernel, images):

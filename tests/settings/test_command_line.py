@@ -254,3 +254,18 @@ def test_a_later_task_without_a_checkpoint_says_what_to_do(tmp_path):
     assert status == 2
     assert "no checkpoint; run --task=pretrain first" in lines[-1]
     assert not any("Traceback" in line for line in lines)
+
+
+def test_a_mistyped_workdir_is_named_with_the_nearest(tmp_path):
+    (tmp_path / "digits").mkdir()
+    with pytest.raises(UserError, match=r"mean '.*/digits'"):
+        parse(f"--workdir={tmp_path / 'digist'}", "--task=probe")
+    with pytest.raises(UserError, match="there is no folder"):
+        parse(f"--workdir={tmp_path / 'nowhere' / 'run'}", "--task=probe")
+
+
+def test_the_projects_own_configs_are_found_by_name_anywhere():
+    command = parse("--config=cifar10:edm_ddpmpp")
+    assert (command.config.name, command.config.process.name) == ("cifar10", "edm")
+    with pytest.raises(UserError, match="mean 'digits'"):
+        parse("--config=digist")

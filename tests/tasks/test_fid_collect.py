@@ -22,9 +22,10 @@ PROGRAM = """
 import json, pathlib, sys
 import jax, numpy as np
 from jax.sharding import AxisType, Mesh
-from ddae_jax import fid_features, parallel
 from ddae_jax.data import unlabelled
-from ddae_jax.metrics.fid_network import chain_network
+from ddae_jax.runtime import parallel
+from ddae_jax.tasks.fid import collect as fid_features
+from ddae_jax.tasks.fid.feature_network import chain_network
 from ddae_jax.weights import layer_chain
 folder, images, batch_size = sys.argv[1:]
 network = chain_network(layer_chain.read(pathlib.Path(folder)))

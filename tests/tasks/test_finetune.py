@@ -17,6 +17,7 @@ from ddae_jax.experiment import common
 from ddae_jax.features.encode import example_noise, extract
 from ddae_jax.heads import linear
 from ddae_jax.runtime import log
+from ddae_jax.runtime.random import stream
 from ddae_jax.settings import checks as config_checks
 from ddae_jax.settings import command_line
 from ddae_jax.settings import config as config_lib
@@ -121,9 +122,9 @@ def test_fine_tuned_weights_come_back(workdir):
     assert jax.tree.structure(shapes) == jax.tree.structure(params)
     result = json.loads((workdir / "finetune.json").read_text())
     test = common.load_source(config, "test")
-    key = jax.random.fold_in(jax.random.key(config.seed), finetune._KEY)
+    key = stream(config.seed, "finetune/test_noise")
     indices = jnp.arange(32)
-    noise = example_noise(jax.random.split(key)[1], indices, (8, 8, 1))
+    noise = example_noise(key, indices, (8, 8, 1))
     x0 = augment.to_float(jnp.asarray(test.images[:32]))
 
     @jax.jit

@@ -173,7 +173,8 @@ def test_devices_do_not_change_the_result(tmp_path, capsys):
     print_trained(tmp_path / "1")
     _, bias, accuracies = json.loads(capsys.readouterr().out)
     code = (
-        "import sys, pathlib; from tests import test_noisy_classifier as test; "
+        "import sys, pathlib; "
+        "from tests.tasks import test_noisy_classifier_parts as test; "
         "test.print_trained(pathlib.Path(sys.argv[1]))"
     )
     process = subprocess.run(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 
@@ -39,6 +40,14 @@ def test_every_checkpoint_has_both_measures(workdir):
     assert found["peaks"]["fid"] == lowest
     assert (workdir / "track.png").is_file()
     assert f"lowest at step {lowest}" in (workdir / "track.txt").read_text()
+
+
+def test_a_copied_workdir_keeps_what_was_measured(workdir, tmp_path):
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(workdir, copy, copy_function=shutil.copyfile)  # with new times
+    before = {path: os.stat(path).st_mtime_ns for path in (copy / "track").iterdir()}
+    main.main(["main", *FLAGS, f"--workdir={copy}", "--task=track"])
+    assert {path: os.stat(path).st_mtime_ns for path in before} == before
 
 
 def test_what_is_measured_is_not_repeated_and_other_settings_are(workdir):

@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 
+from ddae_jax import main
 from ddae_jax.errors import UserError
 from ddae_jax.runtime import log
 from tests.data import test_idx as test_data_idx
@@ -73,16 +74,18 @@ def test_killed_three_times_and_resumed_is_bitwise_the_same(tmp_path, reference_
     assert list(losses(tmp_path)) == list(range(1, STEPS + 1))
 
 
-def test_sigterm_saves_and_exits_0(tmp_path, reference_state):
+@pytest.mark.parametrize(("number", "status"), [("SIGTERM", 0), ("SIGINT", 130)])
+def test_a_signal_saves_and_says_so(tmp_path, reference_state, number, status):
     flags = run_tools.pretraining(tmp_path, STEPS * 1000, *IMAGES)
     process = run_tools.start(*flags)
     deadline = time.monotonic() + 300
     while not losses(tmp_path):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.Signals[number])
     _, errors = process.communicate(timeout=100)
-    assert process.returncode == 0, errors
+    assert process.returncode == status, errors
+    assert "Traceback" not in errors
     stopped = max(losses(tmp_path))
     assert f"stopped by signal at step {stopped}, saved" in errors
     if stopped <= STEPS:
@@ -92,6 +95,11 @@ def test_sigterm_saves_and_exits_0(tmp_path, reference_state):
         )
     else:
         assert run_tools.saved_state(tmp_path, stopped)["['step']"] == stopped
+
+
+def test_images_of_other_channels_are_refused_before_training(tmp_path):
+    with pytest.raises(UserError, match="image_channels: 3, but the images of idx"):
+        pretrain(tmp_path, 1, "--config.network.image_channels=3")
 
 
 def test_a_nan_stops_the_run_names_the_step_and_keeps_the_last_good(
@@ -119,6 +127,8 @@ def on_eight_devices(tmp_path_factory):
         run_tools.pretraining(folder, 6, *IMAGES, f"--config.mesh.fsdp={fsdp}")
         for fsdp, folder in workdirs.items()
     ]
+    sample = ("--task=sample", "--config.sampler.steps=4", "--config.mesh.fsdp=8")
+    commands.append((f"--workdir={workdirs[8]}", *sample))
     run_tools.run_each(commands, devices=8)
     return workdirs
 
@@ -133,6 +143,16 @@ def test_eight_devices_give_the_losses_of_one(on_eight_devices, reference, fsdp)
         pretrain(workdir, 8, "--config.mesh.fsdp=1")
         for step in (7, 8):
             np.testing.assert_allclose(losses(workdir)[step], theirs[step], rtol=1e-3)
+
+
+def test_parameters_that_stay_sharded_draw_the_same_images(on_eight_devices, tmp_path):
+    workdir = shutil.copytree(on_eight_devices[8], tmp_path / "alone")
+    with np.load(workdir / "samples.npz") as drawn:
+        eight = drawn["arr_0"].astype(int)
+    main.run(["main", f"--workdir={workdir}", "--task=sample", "--config.mesh.fsdp=1"])
+    with np.load(workdir / "samples.npz") as drawn:
+        assert np.abs(drawn["arr_0"] - eight).max() <= 1
+    assert eight.std() > 10
 
 
 def test_steps_in_one_dispatch_change_nothing(tmp_path, reference):

@@ -6,7 +6,6 @@ import json
 import jax
 import numpy as np
 import pytest
-import torch
 
 from ddae_jax import main
 from ddae_jax.errors import UserError
@@ -15,6 +14,8 @@ from ddae_jax.weights.inception import params_from_torch
 from tests.tools import fid as fid_tools
 from tests.tools import golden_values
 from tests.tools.inception_state import inception_state
+
+torch = pytest.importorskip("torch", reason="torch is the reference here")
 
 
 @pytest.fixture(scope="module")

@@ -251,3 +251,18 @@ def test_plain_pickles_refuse_the_builders_of_others():
     content = b"ccollections\nOrderedDict\n(tR."
     with pytest.raises(UserError, match=r"refused.*collections\.OrderedDict"):
         safe_pickle.safe_unpickle(content, "file")
+
+
+def test_numbers_of_numpy_are_data():
+    # NVlabs' networks hold skip_scale=np.sqrt(0.5).
+    for protocol in range(2, 6):
+        content = pickle.dumps({"scale": np.sqrt(0.5), "count": np.int64(3)}, protocol)
+        found = safe_pickle.safe_unpickle(content, "numbers.pkl")
+        values = {
+            str(key, "ascii") if isinstance(key, bytes) else key: value
+            for key, value in found.items()
+        }
+        assert values == {"scale": np.sqrt(0.5), "count": 3}
+    bad = content.replace(np.float64(np.sqrt(0.5)).tobytes(), b"")
+    with pytest.raises(UserError):
+        safe_pickle.safe_unpickle(bad, "numbers.pkl")

@@ -4,9 +4,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
-from jaxtyping import PRNGKeyArray
-
 from ddae_jax.experiment import common
 from ddae_jax.experiment.cell import Cell
 from ddae_jax.experiment.common import Trained
@@ -55,9 +52,3 @@ class Part:
     protocol: Mapping[str, Any]
     rows: Sequence[tuple[str, str, Any]]
     picture: Picture
-
-
-def key(seed: int, part: int) -> PRNGKeyArray:
-    """The noise of one part: 0 maps, 1 and 2 retrieval, 3 segmentation."""
-    # 1 to 3 are those of training, the probe and the samples, and contrastive.
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 4), part)

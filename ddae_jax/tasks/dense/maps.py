@@ -16,7 +16,8 @@ from ddae_jax.features.encode import encode_set
 from ddae_jax.heads import clusters
 from ddae_jax.report import figures as curves
 from ddae_jax.report.outcome import Picture
-from ddae_jax.tasks.dense.job import Job, Part, key
+from ddae_jax.runtime.random import stream
+from ddae_jax.tasks.dense.job import Job, Part
 
 _SIDE = 1.1  # inches of one map
 
@@ -37,7 +38,7 @@ def run(config: ConfigDict, job: Job) -> Part:
         trained.mesh,
         source,
         (job.cell.time.time,),
-        key(config.seed, 0),
+        stream(config.seed, "dense/maps"),
         batch_size,
     )
     columns, rows, facts = [], [], {}

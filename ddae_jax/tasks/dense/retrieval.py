@@ -15,7 +15,8 @@ from ddae_jax.features.encode import encode_batches
 from ddae_jax.heads import retrieval
 from ddae_jax.report import figures as curves
 from ddae_jax.report.outcome import Picture
-from ddae_jax.tasks.dense.job import Job, Part, key
+from ddae_jax.runtime.random import stream
+from ddae_jax.tasks.dense.job import Job, Part
 
 _SIDE = 0.75  # inches of one image
 _RIGHT, _WRONG = "#16a34a", "#dc2626"
@@ -43,7 +44,8 @@ def run(config: ConfigDict, job: Job) -> Part:
     # Image folders are in the order of their classes: take queries from all over.
     places = np.linspace(0, len(test) - 1, min(settings.queries, len(test)))
     queries = data_source.subset(test, np.unique(places.round().astype(int)))
-    query_key, train_key = (key(config.seed, part) for part in (1, 2))
+    query_key = stream(config.seed, "dense/queries")
+    train_key = stream(config.seed, "dense/gallery")
 
     def encoded(source, noise_key):
         batches = encode_batches(

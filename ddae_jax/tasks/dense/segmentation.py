@@ -19,8 +19,9 @@ from ddae_jax.heads import segmentation
 from ddae_jax.metrics import classification
 from ddae_jax.report.outcome import Picture
 from ddae_jax.runtime import parallel
+from ddae_jax.runtime.random import stream
 from ddae_jax.tasks.dense import maps as dense_maps
-from ddae_jax.tasks.dense.job import Job, Part, key
+from ddae_jax.tasks.dense.job import Job, Part
 
 _FOLDERS = ("train_images", "train_masks", "test_images", "test_masks")
 _SHOWN = 6  # test images in the picture
@@ -40,9 +41,11 @@ def run(config: ConfigDict, job: Job) -> Part:
     train, test = _load(config, job)
     count = class_count(train, test, config.dense.classes)
     held_out = _held_out(config, len(train))
-    fit_key, *keys = jax.random.split(key(config.seed, 3), 3)
-    statistics = _statistics(config, job, train, fit_key)
-    choosing, final = _fit(config, job, train, held_out, count, statistics, fit_key)
+    keys = [stream(config.seed, f"dense/{part}_noise") for part in ("held_out", "test")]
+    statistics = _statistics(
+        config, job, train, stream(config.seed, "dense/statistics")
+    )
+    choosing, final = _fit(config, job, train, held_out, count, statistics)
     kept_out = subset(train, np.flatnonzero(held_out))
     by_held_out, by_test = (
         _confusions(config, job, heads, statistics, images, count, part_key)
@@ -175,7 +178,6 @@ def _fit(
     held_out: Bool[np.ndarray, "count"],
     count: int,
     statistics: segmentation.Statistics,
-    fit_key: PRNGKeyArray,
 ) -> tuple[segmentation.Heads, segmentation.Heads]:
     """Heads that did not see the held-out images, and heads that saw all.
 
@@ -185,7 +187,8 @@ def _fit(
     size = settings.batch_size
     steps = -(-settings.epochs * len(train) // size)
     optimizer = optax.adam(optax.cosine_decay_schedule(settings.learning_rate, steps))
-    init_key, noise_key = jax.random.split(fit_key)
+    init_key = stream(config.seed, "dense/init")
+    noise_key = stream(config.seed, "dense/train_noise")
     widths = {tap: len(mean) for tap, (mean, _) in statistics.items()}
 
     def init(init_key):
@@ -197,7 +200,7 @@ def _fit(
         init_key
     )
     sharding = parallel.batch_sharding(trained.mesh)
-    stream = batches.stream(
+    reader = batches.stream(
         train.images,
         batches.Order(config.seed, len(train)),
         size,
@@ -208,7 +211,7 @@ def _fit(
     encode = program(job.grid_encoder())
     time = jnp.float32(job.cell.time.time)
     for step in range(steps):
-        images, _, indices = next(stream)
+        images, _, indices = next(reader)
         weights = [(~held_out)[indices].astype(np.float32), np.ones(len(indices), "f4")]
         local = (images, train.read_masks(indices), *weights)
         images, targets, *weights = (

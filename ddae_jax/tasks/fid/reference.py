@@ -95,8 +95,7 @@ def open_images(
             # Inception sees everything as RGB; a network of one shape takes no other.
             channels = 3 if network.image_shape is None else None
             source = unlabelled.open_folder(path, channels, threads)
-            files = [(str(f.relative_to(path)), f.stat()) for f in image_files(path)]
-            listed = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in files]
+            listed = [(str(f.relative_to(path)), hash_of(f)) for f in image_files(path)]
             identity = hashlib.sha256(repr(listed).encode()).hexdigest()
         elif path.is_file():
             source = unlabelled.open_npz(path)

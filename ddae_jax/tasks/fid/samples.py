@@ -15,9 +15,11 @@ from ml_collections import ConfigDict
 
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import autoencoder, common
+from ddae_jax.features.cache import model_identity
 from ddae_jax.metrics.frechet import FeatureSums
 from ddae_jax.runtime import compiler, parallel
 from ddae_jax.runtime.files import replacing
+from ddae_jax.runtime.random import stream
 from ddae_jax.tasks import sample
 from ddae_jax.tasks.fid import collect as fid_features
 from ddae_jax.tasks.fid.collect import Collected, Extract
@@ -77,7 +79,7 @@ def batches(
         out_shardings=split,
         compiler_options=compiler.compiler_options(),
     )
-    key = jax.random.fold_in(jax.random.key(config.seed), 2)
+    key = stream(config.seed, "sample/noise")
     while True:
         indices = np.arange(first, first + size, dtype=np.int32)
         labels = sample.sample_labels(config, indices, class_count)
@@ -111,7 +113,7 @@ def drawn(
         facts["guidance_scale"] = config.sample.guidance_scale
         facts["guidance_interval"] = str(config.sample.guidance_interval)
     start = _start(config, network, count)
-    weights = (workdir / "checkpoints" / str(trained.step)).stat().st_mtime_ns
+    weights = model_identity(trained.denoiser, trained.variables)
     identity = json.dumps(
         {
             **facts,

@@ -31,6 +31,7 @@ from ddae_jax.experiment.common import Trained
 from ddae_jax.models import NETWORKS
 from ddae_jax.report import outcome
 from ddae_jax.runtime import log, parallel
+from ddae_jax.runtime.random import stream
 from ddae_jax.tasks.finetune import classifier as classifiers
 from ddae_jax.tasks.finetune import depths, loop
 from ddae_jax.tasks.finetune import saved as finetune_saved
@@ -43,7 +44,7 @@ from ddae_jax.tasks.finetune.step import (
     layer_factors,
     warmup_cosine,
 )
-from ddae_jax.diffusion.times import official
+from ddae_jax.tasks.probe.grid import official
 
 _SAID_OTHERWISE = (
     "output",
@@ -54,7 +55,6 @@ _SAID_OTHERWISE = (
     "test_count",
     "from_scratch",
 )
-_KEY = 7  # of this task, folded into the seed's
 
 
 def run(config: ConfigDict, workdir: pathlib.Path) -> None:
@@ -232,8 +232,7 @@ def _fit(
         Mixing(settings.mixup, settings.cutmix),
         settings.label_smoothing,
     )
-    key = jax.random.fold_in(jax.random.key(config.seed), _KEY)
-    train_key, test_key = jax.random.split(key)
+    test_key = stream(config.seed, "finetune/test_noise")
     accuracy = classifiers.accuracy_function(
         classifier, trained.autoencoder, test, mesh, plan.batch_size, test_key
     )
@@ -255,7 +254,7 @@ def _fit(
         trained.autoencoder,
         accuracy,
         schedule,
-        train_key,
+        stream(config.seed, "finetune/fit"),
     )
 
 

@@ -11,6 +11,12 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from ddae_jax.diffusion.noisy_classifier import (
+    head_condition,
+    head_times,
+    network_condition,
+    network_times,
+)
 from ddae_jax.diffusion.process import Process
 
 Images = Float[Array, "batch height width channels"]
@@ -36,15 +42,13 @@ class NoisyClassifier:
 
     def draw_times(self, key: PRNGKeyArray, count: int) -> Float[Array, "count"]:
         """Draws training times, the process's own."""
-        if self.encode is None:
-            return self.process.training_times(key, count)
-        return self.process.head_training_times(key, count)
+        draw = network_times if self.encode is None else head_times
+        return draw(self.process, key, count)
 
     def condition(self, time: Times) -> Float[Array, "batch"]:
         """What the network is told of the noise at `time`."""
-        if self.encode is None:
-            return self.process.classifier_condition(time)
-        return self.process.head_condition(time)
+        tell = network_condition if self.encode is None else head_condition
+        return tell(self.process, time)
 
     def inputs(self, fixed: dict, x0: Images, noise: Images, time: Times) -> Array:
         """What the network sees.

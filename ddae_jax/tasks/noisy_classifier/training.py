@@ -11,19 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import PRNGKeyArray
 
 from ddae_jax.data import augment, batches
 from ddae_jax.data.source import Source
 from ddae_jax.features.encode import evaluation_inputs, example_noise, noise_shape
 from ddae_jax.runtime import checkpoint, compiler, log, parallel
+from ddae_jax.runtime.random import stream
 from ddae_jax.tasks.noisy_classifier import classifier as heads
 from ddae_jax.tasks.noisy_classifier.classifier import ClassifierState, NoisyClassifier
 from ddae_jax.tasks.probe.adam import training_inputs
 from ddae_jax.train.loop import Diverged
-
-# Of the seed's keys, pretrain has 0 and 1, the probe 2, contrastive 3.
-_KEY = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,9 +89,9 @@ class Training:
                 metrics.close()
 
     def _run(self, state, first, fixed, source, checkpoints, metrics, progress):
-        key = jax.random.fold_in(self._key, 1)
+        key = stream(self.seed, "noisy_classifier/draws")
         sharding = parallel.batch_sharding(self.mesh)
-        stream = batches.stream(
+        reader = batches.stream(
             source,
             batches.Order(self.seed, len(source)),
             self.batch_size,
@@ -107,7 +104,7 @@ class Training:
         for step in range(first, self.steps):
             images, labels = (
                 jax.make_array_from_process_local_data(sharding, part)
-                for part in next(stream)[:2]
+                for part in next(reader)[:2]
             )
             start = step * self.batch_size
             places = np.arange(start, start + self.batch_size, dtype=np.int32)
@@ -150,7 +147,7 @@ class Training:
           params: of the classifier's network, replicated over the mesh.
           fixed: as for `fit`.
         """
-        key = jax.random.fold_in(self._key, 2)
+        key = stream(self.seed, "noisy_classifier/test_noise")
         sharding = parallel.batch_sharding(self.mesh)
         shape = self._noise_shape(source.image_shape)
         points = []
@@ -189,10 +186,6 @@ class Training:
         )
         return jax.eval_shape(self.classifier.inputs, fixed, *arrays).shape[1:]
 
-    @property
-    def _key(self) -> PRNGKeyArray:
-        return jax.random.fold_in(jax.random.key(self.seed), _KEY)
-
     def _noise_shape(self, image_shape):
         if self.classifier.encode is None:
             return tuple(image_shape)
@@ -200,7 +193,7 @@ class Training:
 
     def _restore_or_create(self, checkpoints, shape) -> ClassifierState:
         init = heads.create(self.classifier, self.optimizer, shape)
-        key = jax.random.fold_in(self._key, 0)
+        key = stream(self.seed, "noisy_classifier/init")
         shapes = jax.eval_shape(init, key)
         shardings = jax.tree.map(lambda _: parallel.replicated(self.mesh), shapes)
         latest = checkpoints.latest_step()

@@ -19,6 +19,7 @@ from ddae_jax.features.encode import encode_batches
 from ddae_jax.report import figures as curves
 from ddae_jax.report import outcome
 from ddae_jax.runtime import log, parallel
+from ddae_jax.runtime.random import stream
 from ddae_jax.tasks.predict import files as predict_files
 from ddae_jax.tasks.predict import head as predict_head
 from ddae_jax.tasks.predict.head import Model
@@ -99,8 +100,7 @@ def _predict(
         "noise_level": np.array(model.noise_level),
         "class_names": np.array(model.class_names, str),
     }
-    # 1 to 5 are those of training, the probe, contrastive, dense and the head.
-    noise_key = jax.random.fold_in(jax.random.key(config.seed), 6)
+    noise_key = stream(config.seed, "predict/noise")
     batches = encode_batches(
         [(model.encode, model.time)],
         model.params,

@@ -26,6 +26,7 @@ from ddae_jax.heads import logistic
 from ddae_jax.heads.logistic import LogisticRegression
 from ddae_jax.runtime import parallel
 from ddae_jax.runtime.files import replacing
+from ddae_jax.runtime.random import stream
 from ddae_jax.tasks.finetune import saved as finetune_saved
 from ddae_jax.tasks.finetune.saved import load_finetuned
 
@@ -190,8 +191,7 @@ def check_training(train: Source) -> None:
 def _fit(
     config: ConfigDict, trained: Trained, chosen: Cell, train: Source
 ) -> LogisticRegression:
-    # 1 to 4 are those of training, the probe, contrastive and dense.
-    noise_key = jax.random.fold_in(jax.random.key(config.seed), 5)
+    noise_key = stream(config.seed, "predict/head")
     (encoded,) = encode_set(
         common.encoder(trained, (chosen.tap,)),
         trained.variables,

@@ -23,6 +23,7 @@ from ddae_jax.features.encode import Encode, noise_shape, pixels, pixels_as_posi
 from ddae_jax.heads import attentive, linear
 from ddae_jax.report import heat_map as plots
 from ddae_jax.runtime import parallel
+from ddae_jax.runtime.random import stream
 from ddae_jax.settings import config as config_lib
 from ddae_jax.tasks.probe import fixed as probe_fixed
 from ddae_jax.tasks.probe.adam import AdamProbe
@@ -165,8 +166,6 @@ def score(
 ) -> Score:
     """Trains all heads of one seed; scores them on held-out and on test images."""
     probe = config.probe
-    # 1 is training's.
-    key = jax.random.fold_in(jax.random.key(seed), 2)
     points = tuple(time.time for time in times)
     if probe.classifier in probe_fixed.CLASSIFIERS:
         extract = probe_fixed.Extractor(
@@ -179,7 +178,7 @@ def score(
             probe.draws,
             network.cache,
         )
-        return probe_fixed.score(probe, extract, train, held_out, test, key, seed)
+        return probe_fixed.score(probe, extract, train, held_out, test, seed)
     encode = network.encoder_of(network.taps)
     head: linear.Kind = linear.LINEAR
     if probe.classifier == "attentive":
@@ -198,8 +197,9 @@ def score(
         probe.concat,
         head,
     )
-    fit_key, *keys = jax.random.split(key, 3)
+    fit_key = stream(seed, "probe/fit")
     both = trainer.fit(network.params, mesh, train, held_out, fit_key, seed)
+    keys = (stream(seed, "probe/held_out_noise"), stream(seed, "probe/test_noise"))
     sources = (data_source.subset(train, np.flatnonzero(held_out)), test)
     return Score(
         *(

@@ -20,6 +20,7 @@ from ddae_jax.features import cache as feature_cache
 from ddae_jax.features.cache import FeatureCache
 from ddae_jax.features.encode import Encode, encode_set
 from ddae_jax.heads import knn, logistic, ridge
+from ddae_jax.runtime.random import stream
 from ddae_jax.tasks.probe.grid import Score, cell_parts
 
 Features = Float[np.ndarray, "count features"]
@@ -55,7 +56,7 @@ class Extractor:
         """Extracts every tap at every time.
 
         Args:
-          key: of the first draw; the others' are folded in.
+          key: the number of the draw is folded in.
           seed: what the cache calls it.
 
         Returns:
@@ -63,7 +64,7 @@ class Extractor:
         """
         draws = []
         for draw in range(self.draws):
-            draw_key = jax.random.fold_in(key, draw) if draw else key
+            draw_key = jax.random.fold_in(key, draw)
             found = self._extract(source, draw_key, f"seed{seed}_draw{draw}")
             if self.cache is None and draws:
                 # In memory a running sum will do.
@@ -124,14 +125,12 @@ def score(
     train: Source,
     held_out: Bool[np.ndarray, "count"],
     test: Source,
-    key: PRNGKeyArray,
     seed: int,
 ) -> Score:
     """Fits config.probe.classifier to every cell."""
     classify = CLASSIFIERS[probe.classifier]
-    train_key, test_key = jax.random.split(key)
-    train_features = extract(train, train_key, seed)
-    test_features = extract(test, test_key, seed)
+    train_features = extract(train, stream(seed, "probe/train_noise"), seed)
+    test_features = extract(test, stream(seed, "probe/test_noise"), seed)
     by_held_out, by_test, details = [], [], []
     for column in cell_parts(extract.taps, len(extract.times), probe.concat):
         results = {

@@ -18,6 +18,7 @@ from ddae_jax.features import encode as features
 from ddae_jax.features.encode import Encoder, example_noise
 from ddae_jax.features.latents import LatentEncoder, Latents, in_pieces, resize
 from ddae_jax.models.vae import AutoencoderKL
+from ddae_jax.runtime.random import stream
 from ddae_jax.settings import command_line
 from ddae_jax.tasks import sample
 from tests.tools import golden_values
@@ -79,7 +80,7 @@ def test_features_are_those_of_the_scaled_latents(model, images):
     assert model.latents.image_shape == (16, 16, 3)
     ours = model.features(images, tap="layer-1", noise_level=0.5)
     vae, params = model.latents.autoencoder, {"params": model.autoencoder}
-    both = example_noise(jax.random.key(0), jnp.arange(5), (8, 8, 8))
+    both = example_noise(stream(0, "model/features"), jnp.arange(5), (8, 8, 8))
     x0 = vae.apply(
         params, images / np.float32(127.5) - 1, both[..., :4], method="encode_scaled"
     )

@@ -18,6 +18,7 @@ from ddae_jax.data import source as data_source
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import common
 from ddae_jax.features.encode import encode_set, extract
+from ddae_jax.runtime.random import stream
 from ddae_jax.settings import config as config_lib
 from ddae_jax.tasks import predict
 from ddae_jax.tasks.finetune import classifier, depths
@@ -127,7 +128,7 @@ def test_features_and_head_against_a_plain_loop_and_scikit_learn(
     trained = common.restore_ema(config, workdir)
     places = [int(re.search(r"(\d+)\.", row[0])[1]) for row in rows]
     images = jnp.float32(test_digits.images[places]) / 127.5 - 1
-    key = jax.random.fold_in(jax.random.key(config.seed), 6)
+    key = stream(config.seed, "predict/noise")
     noise = jnp.stack(
         [jax.random.normal(jax.random.fold_in(key, i), (8, 8, 1)) for i in range(21)]
     )
@@ -142,7 +143,7 @@ def test_features_and_head_against_a_plain_loop_and_scikit_learn(
         trained.mesh,
         train,
         (float(time),),
-        jax.random.fold_in(jax.random.key(config.seed), 5),
+        stream(config.seed, "predict/head"),
         config.predict.batch_size,
     )
     encoded = encoded["out_2"]

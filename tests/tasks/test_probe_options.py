@@ -181,7 +181,7 @@ def test_the_mean_is_over_fresh_noise():
         lambda taps: noise_alone, ("tap",), {}, parallel.make_mesh(), (1.0, 2.0), 4, 3
     )
     found = extract(source, key, 0)([(0, "tap"), (1, "tap")])
-    keys = [key, jax.random.fold_in(key, 1), jax.random.fold_in(key, 2)]
+    keys = [jax.random.fold_in(key, draw) for draw in range(3)]
     draws = [example_noise(k, np.arange(5), (8, 8, 1)).reshape(5, -1) for k in keys]
     mean = np.mean(draws, axis=0)
     np.testing.assert_allclose(found, np.hstack([mean, 2 * mean]), atol=1e-6)

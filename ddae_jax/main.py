@@ -92,11 +92,7 @@ def main(argv: list[str] | None = None) -> None:
 
         if not files.disk_is_full(error):
             raise
-        print(
-            "error: no space left on the disk; what was saved before stays, and the "
-            "same command goes on when there is space",
-            file=sys.stderr,
-        )
+        print(f"error: {files.DISK_IS_FULL}", file=sys.stderr)
         raise SystemExit(1) from None
 
 

@@ -12,6 +12,11 @@ import jax
 
 from ddae_jax.errors import UserError
 
+DISK_IS_FULL = (
+    "no space left on the disk; what was saved before stays, and the same command goes "
+    "on when there is space"
+)
+
 
 @contextlib.contextmanager
 def replacing(path: str | pathlib.Path) -> Iterator[pathlib.Path]:

@@ -1,6 +1,6 @@
 # make demo     the whole story on scikit-learn's digits: pre-train, sample, probe, report
 # make test     the tests
-# make test-all the tests, and those against PyTorch, which it installs
+# make test-all the same, the slow ones, and those against PyTorch, which it installs
 # make coverage the tests, and which lines they reach
 # make lint     format and style
 # VENV=DIR puts the environment elsewhere; SHORT=1 makes the demo take seconds.
@@ -23,7 +23,7 @@ demo: $(INSTALLED)
 	@echo "report: $(WORKDIR)/report.html"
 
 test: $(INSTALLED)
-	$(BIN)/python $(PYTEST)
+	$(BIN)/python $(PYTEST) -m "not slow"
 
 test-all: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet torch==2.13.0

@@ -119,7 +119,7 @@ NAMED = {
     **{
         f"lightningdit-{size.lower()}1": Named(
             LightningDiT(**LIGHTNINGDIT[f"LightningDiT-{size}/1"]),
-            _LATENTS,
+            (16, 16, 32),  # VA-VAE's latents of 256x256 images
             "flow",
             "lightningdit_small",
             "lightningdit",

@@ -3,14 +3,13 @@
 import dataclasses
 from collections.abc import Sequence
 
-import flax.linen as nn
-import flax.traverse_util
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ddae_jax.diffusion.process import Process
 from ddae_jax.errors import UserError
+from ddae_jax.models.base import Network
 
 Images = Float[Array, "batch height width channels"]
 Times = Float[Array, "batch"]
@@ -24,18 +23,20 @@ class Denoiser:
     `params` is always the tree below flax's "params" collection.
     """
 
-    network: nn.Module
+    network: Network
     process: Process
 
     def init(self, key: PRNGKeyArray, image_shape: Sequence[int]) -> dict:
-        """Draws parameters for images of shape (height, width, channels)."""
+        """Draws parameters for images of shape (height, width, channels).
+
+        Raises:
+          UserError: the network cannot take such images.
+        """
         images = jnp.zeros((1, *image_shape), jnp.float32)
         time = jnp.ones((1,), jnp.float32)
         params = self.network.init(key, images, time)["params"]
         # Weights that training keeps normalised are so before its first step, too.
-        if hasattr(self.network, "project"):
-            return self.network.project(params)
-        return params
+        return self.network.project(params)
 
     def output(
         self,
@@ -46,9 +47,16 @@ class Denoiser:
         augment_labels: Float[Array, "batch augment"] | None = None,
         dropout_key: PRNGKeyArray | None = None,
     ) -> Images:
-        """The network's raw output; a dropout key means training mode."""
+        """The network's raw output; a dropout key means training mode.
+
+        Under a process of learned variance it has twice the channels of the images.
+
+        Raises:
+          UserError: the output is not of that shape, or the network cannot take what it
+            is given.
+        """
         scaled, network_time = self.process.network_inputs(x_t, time)
-        return self.network.apply(
+        output = self.network.apply(
             {"params": params},
             scaled,
             network_time,
@@ -57,11 +65,13 @@ class Denoiser:
             train=dropout_key is not None,
             rngs=None if dropout_key is None else {"dropout": dropout_key},
         )
+        self._check_output(output, x_t)
+        return output
 
     def x0(
         self, params: dict, x_t: Images, time: Times, labels: Labels | None = None
     ) -> Images:
-        """Estimate of the clean image, unclipped."""
+        """Estimate of the clean image, not clipped."""
         return self.process.x0(self.output(params, x_t, time, labels), x_t, time)
 
     def loss(
@@ -74,12 +84,11 @@ class Denoiser:
         augment_labels: Float[Array, "batch augment"] | None = None,
         dropout_key: PRNGKeyArray | None = None,
     ) -> Float[Array, "batch"]:
-        """The process's training loss of each example."""
+        """The process's training loss per example; see `output` for errors."""
         x_t = self.process.add_noise(x0, noise, time)
         output = self.output(params, x_t, time, labels, augment_labels, dropout_key)
-        self._check_output(output, x0)
         losses = self.process.loss(output, x0, noise, x_t, time)
-        if getattr(self.network, "uncertainty", False):
+        if self.network.uncertainty:
             # Karras et al. 2024 (EDM2), eq. 15
             _, network_time = self.process.network_inputs(x_t, time)
             log_variance = self.network.apply(
@@ -88,15 +97,15 @@ class Denoiser:
             losses = losses / jnp.exp(log_variance) + log_variance
         return losses
 
-    def _check_output(self, output: Images, x0: Images) -> None:
+    def _check_output(self, output: Images, x_t: Images) -> None:
         """An output of another shape would broadcast, and train to noise."""
-        *size, channels = x0.shape
+        *size, channels = x_t.shape
         doubled = hasattr(self.process, "x0_and_variance")
         wanted = (*size, channels * (2 if doubled else 1))
         if output.shape != wanted:
             raise UserError(
-                f"the network gives {output.shape[1:]} for images of {x0.shape[1:]}; "
-                f"its process needs {wanted[1:]}"
+                f"the network makes {output.shape[1:]} of images {x_t.shape[1:]}; the "
+                f"process needs {wanted[1:]}"
             )
 
     def taps(
@@ -110,7 +119,7 @@ class Denoiser:
     ) -> dict[str, Array]:
         """Intermediate outputs of one forward pass; a dropout key means training mode.
 
-        Only the named taps are returned, so XLA drops every layer behind the deepest.
+        Only the named taps are returned, so XLA drops every layer after the deepest.
 
         Raises:
           UserError: the network has no tap of that name.
@@ -150,8 +159,8 @@ class Denoiser:
         )
 
     def parameter_count(self, image_shape: Sequence[int]) -> int:
-        """Number of trainable parameters."""
+        """Number of parameters that training may change."""
         shapes = self.parameter_shapes(image_shape)
-        flat = flax.traverse_util.flatten_dict(shapes, sep="/")
-        fixed = getattr(self.network, "fixed_parameters", ())
-        return sum(leaf.size for path, leaf in flat.items() if path not in fixed)
+        trainable = self.network.trainable(shapes)
+        sizes = jax.tree.map(lambda leaf, kept: leaf.size * kept, shapes, trainable)
+        return sum(jax.tree.leaves(sizes))

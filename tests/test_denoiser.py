@@ -1,163 +1,137 @@
-"""Training of every kind of denoiser: classes, learned loss weights, augmentation."""
+"""The denoiser: outputs, losses and taps of every kind of network and process."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddae_jax.data import source as data_source
 from ddae_jax.denoiser import Denoiser
 from ddae_jax.diffusion.ddpm import DDPM
+from ddae_jax.diffusion.dit_process import LearnedVarianceDDPM
 from ddae_jax.diffusion.edm import EDM
 from ddae_jax.errors import UserError
-from ddae_jax.experiment import common
 from ddae_jax.models.dit import DiT
 from ddae_jax.models.edm2 import EDM2UNet
 from ddae_jax.models.unet import UNet
-from ddae_jax.runtime import parallel
-from ddae_jax.settings import config as config_lib
-from ddae_jax.train import feed as feed_lib
-from ddae_jax.train import state as train_state
-from ddae_jax.train.step import TrainStep
+from tests.tools import networks as tools
 
-TINY_UNET = {
-    "channels": 32,
-    "channel_multipliers": (1,),
-    "attention": (False,),
-    "blocks": 1,
-}
-
-TINY_DIT = {
-    "image_channels": 1,
-    "hidden_size": 32,
-    "depth": 1,
-    "heads": 2,
-    "learned_variance": False,
-}
+SHAPE = (2, 8, 8, 3)
+IMAGES, NOISE = jax.random.normal(jax.random.key(0), (2, *SHAPE))
+TIME = jnp.array([0.5, 3.0])
 
 
-def train(network, process, shape, steps=2, **recipe):
+@pytest.mark.parametrize(
+    "network, given",
+    [
+        (UNet(image_channels=1).tiny(), 3),
+        (UNet(image_channels=3).tiny(), 1),
+        (DiT(image_channels=4).tiny(), 3),
+    ],
+)
+def test_images_of_other_channels_are_refused(network, given):
+    """They would broadcast, and train to a loss that means nothing."""
+    process = LearnedVarianceDDPM() if network.learned_variance else DDPM()
     denoiser = Denoiser(network, process)
-    optimizer = train_state.adam(1e-3)
-    step = TrainStep(denoiser, optimizer, **recipe)
-    state = jax.jit(train_state.create(denoiser, optimizer, shape))(jax.random.key(0))
-    images = np.random.default_rng(0).integers(0, 255, (4, *shape)).astype(np.uint8)
-    run = jax.jit(step)
-    first = state
-    for _ in range(steps):
-        state, metrics = run(state, images, jnp.arange(4), jax.random.key(1))
-    assert np.isfinite(metrics["loss"]) and metrics["gradient_norm"] > 0
-    return first, state
+    own = (8, 8, network.image_channels)
+    params = denoiser.parameter_shapes(own)
+    images = jnp.zeros((2, 8, 8, given))
+    message = f"takes {network.image_channels} channels .*, the images have {given}"
+    with pytest.raises(UserError, match=message):
+        jax.eval_shape(denoiser.loss, params, images, images, TIME)
+    with pytest.raises(UserError, match=message):
+        denoiser.parameter_shapes((8, 8, given))
 
 
-def test_labels_reach_a_conditional_network_and_fixed_parameters_stay():
-    network = DiT(**TINY_DIT, num_classes=10)
-    first, state = train(
-        network, DDPM(), (8, 8, 1), steps=3, conditional=True, label_dropout=0.0
-    )  # three steps until the gradient has passed all layers that start at zero
-    before, after = first.params["label"], state.params["label"]
-    table_before, table_after = (jax.tree.leaves(tree)[0] for tree in (before, after))
-    changed = np.any(np.asarray(table_before != table_after), axis=1)
-    assert changed[:4].all() and not changed[4:].any()
-    for tree in (state.params, state.ema):
-        np.testing.assert_array_equal(
-            tree["positions"]["table"], first.params["positions"]["table"]
-        )
-    count = Denoiser(network, DDPM()).parameter_count((8, 8, 1))
-    total = sum(leaf.size for leaf in jax.tree.leaves(first.params))
-    assert count == total - first.params["positions"]["table"].size
+class Grey(UNet):
+    """A network that gives one channel whatever it is given."""
+
+    def __call__(self, images, time, labels=None, augment_labels=None, train=False):
+        output = super().__call__(images, time, labels, augment_labels, train)
+        return output[..., :1]
 
 
-def test_edm2_learns_the_weight_of_its_loss_and_keeps_unit_weights():
-    network = EDM2UNet(
-        image_channels=1, channels=32, channel_multipliers=(1,), attention=(False,),
-        blocks=1, weight_normalization=True,
-    )  # fmt: skip
-    first, state = train(network, EDM(), (8, 8, 1))
-    projected = network.project(state.params)
+@pytest.mark.parametrize(
+    "network, process, message",
+    [
+        (Grey().tiny(), DDPM(), r"makes \(8, 8, 1\) of images \(8, 8, 3\)"),
+        (DiT().tiny(), DDPM(), r"\(8, 8, 6\) .* the process needs \(8, 8, 3\)"),
+        (UNet().tiny(), LearnedVarianceDDPM(), r"needs \(8, 8, 6\)"),
+    ],
+)
+def test_an_output_of_another_shape_is_refused(network, process, message):
+    denoiser = Denoiser(network, process)
+    params = denoiser.parameter_shapes(SHAPE[1:])
+    for run, inputs in (
+        (denoiser.loss, (IMAGES, NOISE, TIME)),
+        (denoiser.x0, (IMAGES, TIME)),
+    ):
+        with pytest.raises(UserError, match=message) as raised:
+            jax.eval_shape(run, params, *inputs)
+        assert "\n" not in str(raised.value)
+
+
+def test_the_learned_log_variance_weights_the_loss():
+    network = EDM2UNet(weight_normalization=True).tiny()
+    denoiser, plain = (
+        Denoiser(network.clone(uncertainty=learned), EDM()) for learned in (True, False)
+    )
+    params = tools.random_params(network, SHAPE[1:])
+    rest = {key: value for key, value in params.items() if key != "loss_uncertainty"}
+    losses = jax.jit(denoiser.loss)(params, IMAGES, NOISE, TIME)
+    unweighted = jax.jit(plain.loss)(rest, IMAGES, NOISE, TIME)
+    u = network.apply({"params": params}, jnp.log(TIME) / 4, method="log_variance")
+    np.testing.assert_allclose(losses, unweighted / np.exp(u) + u, rtol=1e-4)
+    assert np.ptp(u) > 0
+
+
+def test_new_parameters_are_projected_already():
+    denoiser = Denoiser(EDM2UNet(weight_normalization=True).tiny(), EDM())
+    key = jax.random.key(0, impl="rbg")  # compiles fast
+    params = jax.jit(denoiser.init, static_argnums=1)(key, SHAPE[1:])
+    projected = jax.jit(denoiser.network.project)(params)
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
-        projected,
-        state.params,
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3), params, projected
     )
-    variance = [
-        network.apply({"params": tree}, jnp.zeros(1), method="log_variance")
-        for tree in (first.params, state.params)
-    ]
-    assert variance[0] != variance[1]
 
 
-def test_augmentation_labels_reach_the_network():
-    network = UNet(image_channels=3, augment_channels=9, **TINY_UNET)
-    first, state = train(network, EDM(), (8, 8, 3), augment_probability=0.5, flip=True)
-    before, after = (
-        tree.params["time"]["augment"]["kernel"] for tree in (first, state)
-    )
-    assert np.any(np.asarray(before != after))
+def test_parameters_that_never_change_are_not_counted():
+    denoiser = Denoiser(DiT().tiny(), LearnedVarianceDDPM())
+    shapes = denoiser.parameter_shapes(SHAPE[1:])
+    total = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    fixed = shapes["positions"]["table"].size
+    assert denoiser.parameter_count(SHAPE[1:]) == total - fixed
 
 
-def test_an_unknown_tap_is_named():
-    denoiser = Denoiser(UNet(**TINY_UNET), DDPM())
+def test_taps_are_those_of_the_network_and_named_ones_alone():
+    denoiser = Denoiser(UNet().tiny(), DDPM())
+    params = tools.random_params(denoiser.network, SHAPE[1:])
+
+    @jax.jit
+    def run(params):
+        wanted = denoiser.taps(params, IMAGES, TIME, ["out_3", "out_1"])
+        inputs = denoiser.process.network_inputs(IMAGES, TIME)
+        _, every = tools.taps_of(denoiser.network, params, *inputs)
+        return wanted, every
+
+    wanted, every = run(params)
+    assert wanted.keys() == {"out_1", "out_3"} < every.keys()
+    for name, tap in wanted.items():
+        np.testing.assert_allclose(tap, every[name], rtol=1e-5, atol=1e-5)
     with pytest.raises(UserError, match="no tap 'out_9'; known: out_1, out_2"):
-        denoiser.taps({}, jnp.zeros((1, 8, 8, 3)), jnp.ones(1), ["out_9"])
+        denoiser.taps(params, IMAGES, TIME, ["out_9"])
 
 
-def test_classes_that_the_network_cannot_take_are_refused():
-    config = config_lib.default()
-    config.train.class_conditional = True
-    with pytest.raises(UserError, match=r"config\.network\.num_classes: 0, but digits"):
-        common.train_step(config, 10)
-
-
-def test_flops_of_a_step_are_counted_alike_alone_in_a_loop_and_for_a_cpu():
-    shape = (8, 8, 1)
-    denoiser = Denoiser(DiT(**TINY_DIT), DDPM())
-    step = TrainStep(denoiser, train_state.adam(1e-3))
-    images = np.zeros((8, *shape), np.uint8)
-    options = {"image_size": None, "channels": None, "resident_bytes": 1 << 20}
-    source = data_source.from_arrays(
-        "zeros", "train", images, np.arange(8), list("abcdefgh"), **options
+def test_a_dropout_key_means_training():
+    denoiser = Denoiser(UNet().tiny().with_regularisation(dropout=0.5), DDPM())
+    params = tools.random_params(denoiser.network, SHAPE[1:])
+    run = jax.jit(
+        lambda params, key: denoiser.taps(
+            params, IMAGES, TIME, ["out_1"], dropout_key=key
+        )["out_1"]
     )
-    feed = feed_lib.Feed(source, 4, 0, parallel.make_mesh())
-    create = jax.jit(train_state.create(denoiser, step.optimizer, shape))
-    counted = []
-    for count in (1, 3):
-        state = create(jax.random.key(0))
-        shardings = parallel.state_shardings(feed.mesh, state)
-        state = jax.device_put(state, shardings)
-        dispatch = feed_lib.make_dispatch(feed, step, shardings, 0)
-        state, metrics = dispatch(state, 0, count)
-        assert int(state.step) == len(metrics["loss"]) == count
-        counted.append(dispatch.step_flops)
-    alone = feed_lib.one_step_flops(feed, step, state)
-    assert alone > 1e6
-    np.testing.assert_allclose(counted, alone, rtol=0.01)
-
-
-def test_a_loss_over_other_channels_is_refused():
-    denoiser = Denoiser(UNet(image_channels=1, **TINY_UNET), DDPM())
-    images = jnp.zeros((2, 8, 8, 3))
-    with pytest.raises(UserError, match=r"gives \(8, 8, 1\) for images of \(8, 8, 3\)"):
-        jax.eval_shape(
-            lambda key: denoiser.loss(
-                # As the network of one channel does with a convolution that broadcasts.
-                denoiser.init(key, (8, 8, 3)),
-                images,
-                images,
-                jnp.ones(2),
-            ),
-            jax.random.key(0),
-        )
-
-
-def test_edm2_starts_from_the_weights_that_its_training_keeps():
-    network = EDM2UNet(
-        image_channels=1, channels=32, channel_multipliers=(1,), attention=(False,),
-        blocks=1, weight_normalization=True,
-    )  # fmt: skip
-    params = Denoiser(network, EDM()).init(jax.random.key(0), (8, 8, 1))
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
-        network.project(params),
-        params,
-    )
+    one, other = (run(params, jax.random.key(seed)) for seed in (0, 1))
+    assert np.any(np.asarray(one != other))
+    output = jax.jit(denoiser.output)
+    plain = output(params, IMAGES, TIME)
+    trained = output(params, IMAGES, TIME, dropout_key=jax.random.key(0))
+    assert np.any(np.asarray(plain != trained))

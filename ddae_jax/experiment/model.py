@@ -197,7 +197,7 @@ class Model:
             if "steps" not in options:
                 raise UserError(f"steps: the sampler {name} has none")
             options["steps"] = steps
-        classes = getattr(self.denoiser.network, "num_classes", 0)
+        classes = self.denoiser.network.num_classes
         if label is not None and not 0 <= label < classes:
             raise UserError(f"label is {label}; the network has {classes} classes")
         draw = _sample_program(

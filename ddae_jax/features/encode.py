@@ -94,7 +94,7 @@ def extract(
     outputs = denoiser.taps(params, x_t, time, taps, dropout_key=dropout_key)
     if not pooled:
         return outputs
-    extra = getattr(denoiser.network, "extra_tokens", 0)
+    extra = denoiser.network.extra_tokens
     return {name: pool(tap, extra) for name, tap in outputs.items()}
 
 
@@ -121,7 +121,7 @@ class Encoder:
         )
         if self.pooled:
             return outputs
-        extra = getattr(self.denoiser.network, "extra_tokens", 0)
+        extra = self.denoiser.network.extra_tokens
         return {name: positions(tap, extra) for name, tap in outputs.items()}
 
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ddae_jax.errors import UserError
+from ddae_jax.models.base import Trainable
 from ddae_jax.models.layers import linear
 from ddae_jax.models.unet import TimeEmbedding
 
@@ -12,7 +13,7 @@ from ddae_jax.models.unet import TimeEmbedding
 MIN_FEATURES = 16
 
 
-class NoisyMLP(nn.Module):
+class NoisyMLP(Trainable):
     """Two layers on features to which an embedding of the noise is added.
 
     The embedding is the UNet's own: a sinusoid of features/4 numbers, then two linear

@@ -2,7 +2,10 @@
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from jaxtyping import Array, Float
+
+from ddae_jax.errors import UserError
 
 
 def dot_product_attention(
@@ -26,11 +29,28 @@ def dot_product_attention(
         return jax.nn.dot_product_attention(
             query, key, value, implementation=implementation
         )
-    query, key, value = (x.transpose(0, 2, 1, 3) for x in (query, key, value))
+    query, key, value = (
+        rearrange(x, "b t h c -> b h t c") for x in (query, key, value)
+    )
     scores = jnp.einsum("bhqc,bhkc->bhqk", query * query.shape[-1] ** -0.5, key)
     # The shift by the largest score cancels, so its gradient is nothing.
     largest = jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True))
     weights = jnp.exp(scores - largest)
     total = weights.sum(axis=-1, keepdims=True)
     output = jnp.einsum("bhqk,bhkc->bhqc", weights, value) / total
-    return output.transpose(0, 2, 1, 3)
+    return rearrange(output, "b h t c -> b t h c")
+
+
+def head_count(channels: int, head_channels: int | None) -> int:
+    """Number of heads of `head_channels` each; None is one head.
+
+    Raises:
+      UserError: `channels` do not divide into such heads.
+    """
+    head_channels = head_channels or channels
+    if channels % head_channels:
+        raise UserError(
+            f"{channels} channels do not divide into heads of {head_channels} "
+            "(head_channels)"
+        )
+    return channels // head_channels

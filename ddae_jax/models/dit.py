@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ddae_jax.errors import UserError
+from ddae_jax.models.base import Network, attention_setting, remat_setting
 from ddae_jax.models.transformer import (
     MLP,
     Attention,
@@ -15,6 +15,7 @@ from ddae_jax.models.transformer import (
     PatchEmbedding,
     Positions,
     TimeMLP,
+    check_heads,
     drop_path_rate,
     modulate,
     modulation,
@@ -23,6 +24,7 @@ from ddae_jax.models.transformer import (
     token_grid,
     unpatchify,
 )
+from ddae_jax.settings.fields import setting
 
 SIZES = {
     "S": {"hidden_size": 384, "depth": 12, "heads": 6},
@@ -97,45 +99,55 @@ class FinalLayer(nn.Module):
         )(hidden)
 
 
-class DiT(nn.Module):
+class DiT(Network):
     """DiT. Taps layer-0, layer-1, ...: the blocks, in order.
 
     The fixed sin-cos positions live in the parameter tree, as in PyTorch's, so that a
     checkpoint keeps its own. They get no gradient; `fixed_parameters` names them for
     optimisers that decay weights.
 
-    Attributes:
-      image_channels: channels of the image, or of the latent that stands for it.
-      patch_size: height and width of a patch, in pixels.
-      hidden_size: width of a token.
-      depth: number of blocks.
-      heads: attention heads.
-      mlp_ratio: width of the MLP over `hidden_size`.
-      num_classes: classes without the null class, whose label is `num_classes`; 0 for
-        an unconditional network.
-      learned_variance: twice the output channels: the noise, then the variance.
-      time_scale: factor on the network's time; the published weights take the integer
-        t of LearnedVarianceDDPM as it is. For a process that gives t/T, take T.
-      drop_path: share of residual branches dropped at the last block, in training;
-        earlier blocks drop fewer, the first none.
-      attention_implementation: None, "xla" or "cudnn": see models/attention.py.
-      dtype: of the computation; parameters are float32.
-      remat: recompute blocks in the backward pass to save memory.
+    The published weights take the integer t of LearnedVarianceDDPM as it is; for a
+    process that gives t/T, `time_scale` is T.
     """
 
-    image_channels: int = 4
-    patch_size: int = 2
-    hidden_size: int = 1152
-    depth: int = 28
-    heads: int = 16
-    mlp_ratio: float = 4.0
-    num_classes: int = 1000
-    learned_variance: bool = True
-    time_scale: float = 1.0
-    drop_path: float = 0.0
-    attention_implementation: str | None = None
-    dtype: Any = jnp.float32
-    remat: bool = False
+    patch_size: int = setting(
+        2, "height and width of a patch, in pixels", least=1, most=256
+    )
+    hidden_size: int = setting(1152, "width of a token", least=4, most=16_384)
+    depth: int = setting(28, "number of blocks", least=1, most=128)
+    heads: int = setting(16, "attention heads", least=1, most=1024)
+    mlp_ratio: float = setting(
+        4.0, "width of the MLP over hidden_size", least=0.25, most=64
+    )
+    num_classes: int = setting(
+        1000,
+        "classes without the null class; 0 is unconditional",
+        least=0,
+        most=1_000_000,
+    )
+    learned_variance: bool = setting(
+        True, "twice the output channels: the noise, then the variance"
+    )
+    time_scale: float = setting(1.0, "factor on the network's time", above=0, most=1e6)
+    drop_path: float = setting(
+        0.0,
+        "share of residual branches dropped at the last block, in training; earlier "
+        "blocks drop fewer, the first none",
+        least=0,
+        below=1,
+    )
+    attention_implementation: str | None = attention_setting()
+    remat: bool = remat_setting()
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_heads(self.hidden_size, self.heads)
+
+    def tiny(self) -> "DiT":
+        """Two narrow blocks."""
+        return self.clone(
+            patch_size=min(self.patch_size, 2), hidden_size=32, depth=2, heads=2
+        )
 
     def tap_paths(self) -> dict[str, str]:
         """Maps each tap to the path of its submodule, in order of depth."""
@@ -143,12 +155,12 @@ class DiT(nn.Module):
 
     @property
     def fixed_parameters(self) -> tuple[str, ...]:
-        """Parameters ("/"-joined paths) that training must leave as they are."""
+        """The table of positions."""
         return ("positions/table",)
 
     @property
     def null_label(self) -> int:
-        """The label that stands for none, as classifier-free guidance needs it."""
+        """The label that stands for no class: the last row of the table."""
         return self.num_classes
 
     @nn.compact
@@ -165,11 +177,10 @@ class DiT(nn.Module):
         Without labels every image has the null class.
 
         Raises:
-          UserError: the images do not divide into patches, augmentation labels were
-            given, or class labels to an unconditional network.
+          UserError: the images do not divide into patches or have other channels,
+            augmentation labels were given, or class labels to an unconditional network.
         """
-        if augment_labels is not None:
-            raise UserError("network dit takes no augmentation labels")
+        self.check_inputs(images, labels, augment_labels)
         grid = token_grid(images.shape, self.patch_size)
         x = PatchEmbedding(
             self.patch_size,
@@ -197,7 +208,7 @@ class DiT(nn.Module):
                 self.dtype,
                 name=f"block_{i}",
             )(x, condition)
-        out_channels = self.image_channels * (2 if self.learned_variance else 1)
+        out_channels = images.shape[-1] * (2 if self.learned_variance else 1)
         x = FinalLayer(self.patch_size**2 * out_channels, self.dtype, name="final")(
             x, condition
         )

@@ -4,14 +4,18 @@ In the form of FutureXiang/edm2, the sizes that DDAE's authors trained. It expec
 EDM's time, ln(sigma) / 4.
 """
 
-from typing import Any
-
 import flax.linen as nn
 import flax.traverse_util
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ddae_jax.errors import UserError
+from ddae_jax.models.base import (
+    Network,
+    attention_setting,
+    check_levels,
+    check_sides,
+    remat_setting,
+)
 from ddae_jax.models.edm2_layers import (
     Block,
     Embedding,
@@ -20,42 +24,66 @@ from ddae_jax.models.edm2_layers import (
     normalize_kernel,
 )
 from ddae_jax.models.layers import GroupNorm
+from ddae_jax.settings.fields import setting
 
 
-class EDM2UNet(nn.Module):
+class EDM2UNet(Network):
     """EDM2's UNet. Taps out_1, out_2, ...: all blocks of the up path, in order.
 
-    The blocks that double the resolution count too, as in the published code.
-
-    Attributes:
-      image_channels: channels of the image.
-      channels: width of the first level.
-      channel_multipliers: width of each level over `channels`, finest level first.
-      attention: which levels have attention, finest first.
-      blocks: residual blocks per level on the way down, not counting the one that
-        halves the resolution; one more on the way up. The published n_blocks less 1.
-      dropout: rate inside residual blocks, in training.
-      weight_normalization: False is configuration C; True configuration E, whose
-        kernels are used normalised and whose activations are clipped.
-      uncertainty: learn the log-variance of the loss as a function of the time.
-      head_channels: width of an attention head; None for one head.
-      attention_implementation: of jax.nn.dot_product_attention: None, "xla", "cudnn".
-      dtype: of the computation; parameters are float32.
-      remat: recompute blocks in the backward pass to save memory.
+    The blocks that double the resolution count too, as in the published code. Widths
+    are multiples of 32, the groups of its normalisations.
     """
 
-    image_channels: int = 3
-    channels: int = 128
-    channel_multipliers: tuple[int, ...] = (1, 2, 2, 2)
-    attention: tuple[bool, ...] = (False, True, False, False)
-    blocks: int = 2
-    dropout: float = 0.13
-    weight_normalization: bool = False
-    uncertainty: bool = True
-    head_channels: int | None = None
-    attention_implementation: str | None = None
-    dtype: Any = jnp.float32
-    remat: bool = False
+    channels: int = setting(128, "width of the first level", least=1, most=4096)
+    channel_multipliers: tuple[int, ...] = setting(
+        (1, 2, 2, 2),
+        "width of each level over channels, finest level first",
+        least=1,
+        most=64,
+        lengths=(1, 8),
+    )
+    attention: tuple[bool, ...] = setting(
+        (False, True, False, False),
+        "which levels have attention, finest first",
+        lengths=(1, 8),
+    )
+    blocks: int = setting(
+        2,
+        "residual blocks per level going down, without the one that halves; one more "
+        "going up (the published n_blocks less 1)",
+        least=0,
+        most=64,
+    )
+    dropout: float = setting(
+        0.13, "rate inside residual blocks, in training", least=0, below=1
+    )
+    weight_normalization: bool = setting(
+        False,
+        "configuration E: kernels are used normalised, activations are clipped; else C",
+    )
+    uncertainty: bool = setting(
+        True, "learn the log-variance of the loss as a function of the time"
+    )
+    head_channels: int | None = setting(
+        None, "width of an attention head; None is one head", least=1, most=4096
+    )
+    attention_implementation: str | None = attention_setting()
+    remat: bool = remat_setting()
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_levels(self.channel_multipliers, self.attention)
+
+    def tiny(self) -> "EDM2UNet":
+        """Two levels of one block at the least width."""
+        return self.clone(
+            channels=32,
+            channel_multipliers=(1, 1),
+            attention=(False, any(self.attention)),
+            blocks=1,
+            dropout=0.1,
+            head_channels=None if self.head_channels is None else 16,
+        )
 
     def setup(self):
         if self.uncertainty:
@@ -68,7 +96,7 @@ class EDM2UNet(nn.Module):
 
     @property
     def fixed_parameters(self) -> tuple[str, ...]:
-        """Parameters ("/"-joined paths) that training must leave as they are.
+        """The random frequencies and phases.
 
         The published parameter counts leave them out, and loss_uncertainty/ too.
         """
@@ -115,16 +143,15 @@ class EDM2UNet(nn.Module):
         """Returns the raw output F for scaled `images` at `time` = ln(sigma) / 4.
 
         Raises:
-          UserError: class or augmentation labels were given.
+          UserError: the images cannot be halved so often or have other channels, or
+            class or augmentation labels were given.
         """
-        if labels is not None:
-            raise UserError("network edm2 is unconditional: it takes no class labels")
-        if augment_labels is not None:
-            raise UserError("network edm2 takes no augmentation labels")
+        self.check_inputs(images, labels, augment_labels)
         if self.uncertainty and self.is_initializing():
             self.log_variance(time)
         widths = [self.channels * factor for factor in self.channel_multipliers]
         levels = len(widths)
+        check_sides(images, 2 ** (levels - 1), "EDM2 UNet")
         normalized = self.weight_normalization
         embedding = Embedding(
             4 * self.channels, normalized, self.dtype, name="embedding"
@@ -173,4 +200,4 @@ class EDM2UNet(nn.Module):
                 x = block(x, f"out_{number}", widths[level], resample="up")
 
         x = nn.silu(GroupNorm(groups=8, affine=False, name="norm")(x))
-        return conv(self.image_channels, "final")(x).astype(jnp.float32)
+        return conv(images.shape[-1], "final")(x).astype(jnp.float32)

@@ -6,8 +6,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from jaxtyping import Array, Float
 
+from ddae_jax.models.attention import dot_product_attention, head_count
 from ddae_jax.models.layers import (
     GroupNorm,
     downsample_mean,
@@ -130,21 +132,28 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        batch, height, width, channels = x.shape
-        head_channels = self.head_channels or channels
-        heads = channels // head_channels
+        _, height, width, channels = x.shape
+        heads = head_count(channels, self.head_channels)
         hidden = Kernel(
             3 * channels, None, self.normalized, self.dtype, name="projection"
         )(x)
         # Published weights hold query, key and value of a head side by side.
-        hidden = hidden.reshape(batch, height * width, heads, 3, head_channels)
+        hidden = rearrange(
+            hidden,
+            "b h w (heads three c) -> b (h w) heads three c",
+            heads=heads,
+            three=3,
+        )
         hidden = pixel_norm(hidden)
-        hidden = jax.nn.dot_product_attention(
+        hidden = dot_product_attention(
             hidden[..., 0, :],
             hidden[..., 1, :],
             hidden[..., 2, :],
-            implementation=self.attention_implementation,
-        ).reshape(x.shape)
+            self.attention_implementation,
+        )
+        hidden = rearrange(
+            hidden, "b (h w) heads c -> b h w (heads c)", h=height, w=width
+        )
         output = Kernel(channels, None, self.normalized, self.dtype, name="output")
         return x + output(hidden)
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
 from jaxtyping import Array, Float, UInt8
 
 from ddae_jax.errors import UserError
@@ -46,7 +47,7 @@ class Layer:
       name: of the tensors: conv and dense have NAME/kernel and, if there, NAME/bias;
         scale multiplies channels by NAME/scale and adds NAME/bias.
       stride: of a convolution or a pool, in both directions.
-      padding: "same" (as many zeros before as behind, (kernel - 1) / 2, as in PyTorch)
+      padding: "same" (as many zeros before as after, (kernel - 1) / 2, as in PyTorch)
         or "valid".
       size: of a pool, in both directions.
       layers: residual: the layers whose output is added ...
@@ -92,7 +93,7 @@ class LayerChain:
 
         Raises:
           UserError: a tensor is missing or does not fit the layer before, or what comes
-            out is not one vector an image.
+            out is not one vector per image.
         """
         shapes = {
             name: jax.ShapeDtypeStruct(tensor.shape, jnp.float32)
@@ -108,7 +109,7 @@ class LayerChain:
             raise UserError(f"layers and tensors do not fit: {reason}") from error
         if output.ndim != 2:
             raise UserError(
-                f"the last layer gives {output.shape[1:]} an image, not one vector; "
+                f"the last layer gives {output.shape[1:]} per image, not one vector; "
                 "end with mean or flatten"
             )
         return output.shape[1]
@@ -176,7 +177,7 @@ def _apply_one(layer, tensors, x):
         shortcut = _apply(layer.shortcut, tensors, x)
         return shortcut + _apply(layer.layers, tensors, x)
     if layer.kind == "flatten":
-        return x.reshape(len(x), -1)
+        return rearrange(x, "b ... -> b (...)")
     if layer.kind == "mean":
         return x.mean(axis=tuple(range(1, x.ndim - 1)))
     if layer.kind == "scale":

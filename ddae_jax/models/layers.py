@@ -6,7 +6,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from einops import rearrange, reduce, repeat
 from jaxtyping import Array, Float
+
+from ddae_jax.errors import UserError
 
 # PyTorch draws kernels and biases from U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
 torch_kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -68,7 +71,8 @@ class GroupNorm(nn.Module):
 
     The statistics are folded into one scale and one shift per image and channel, so
     that the image is read twice and written once; `nn.GroupNorm` makes more passes.
-    `affine` False has no learned scale and bias.
+    `affine` False has no learned scale and bias. A UserError says that the channels do
+    not divide into the groups.
     """
 
     groups: int = 32
@@ -79,19 +83,30 @@ class GroupNorm(nn.Module):
     def __call__(
         self, x: Float[Array, "batch height width channels"]
     ) -> Float[Array, "batch height width channels"]:
-        batch, _, _, channels = x.shape
+        channels = x.shape[-1]
+        if self.groups < 1 or channels % self.groups:
+            raise UserError(
+                f"a layer of {channels} channels does not divide into {self.groups} "
+                "groups: the network needs other channels"
+            )
         scale, bias = jnp.ones(channels), jnp.zeros(channels)
         if self.affine:
             scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
             bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
         x32 = x.astype(jnp.float32)
-        grouped = (batch, self.groups, channels // self.groups)
-        mean = jnp.mean(x32, axis=(1, 2)).reshape(grouped).mean(-1, keepdims=True)
-        square = jnp.mean(x32 * x32, axis=(1, 2)).reshape(grouped)
-        variance = jnp.maximum(square.mean(-1, keepdims=True) - mean**2, 0)
+
+        def mean_of_groups(means):
+            grouped = rearrange(means, "b (g c) -> b g c", g=self.groups)
+            return grouped.mean(-1, keepdims=True)
+
+        mean = mean_of_groups(jnp.mean(x32, axis=(1, 2)))
+        square = mean_of_groups(jnp.mean(x32 * x32, axis=(1, 2)))
+        variance = jnp.maximum(square - mean**2, 0)
         inverse = jax.lax.rsqrt(variance + self.epsilon)
-        factor = (inverse * scale.reshape(grouped[1:])).reshape(batch, 1, 1, channels)
-        shift = (mean * inverse * scale.reshape(grouped[1:])).reshape(factor.shape)
+        factor = inverse * rearrange(scale, "(g c) -> g c", g=self.groups)
+        factor, shift = (
+            rearrange(part, "b g c -> b 1 1 (g c)") for part in (factor, mean * factor)
+        )
         return (x32 * factor + (bias - shift)).astype(x.dtype)
 
 
@@ -123,15 +138,11 @@ def upsample_nearest(
     x: Float[Array, "batch height width channels"],
 ) -> Float[Array, "batch 2*height 2*width channels"]:
     """Doubles height and width by repeating pixels."""
-    batch, height, width, channels = x.shape
-    x = jnp.broadcast_to(x[:, :, None, :, None], (batch, height, 2, width, 2, channels))
-    return x.reshape(batch, 2 * height, 2 * width, channels)
+    return repeat(x, "b h w c -> b (h dy) (w dx) c", dy=2, dx=2)
 
 
 def downsample_mean(
     x: Float[Array, "batch height width channels"],
 ) -> Float[Array, "batch height/2 width/2 channels"]:
     """Halves height and width by averaging 2 x 2 pixels."""
-    batch, height, width, channels = x.shape
-    x = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
-    return x.mean(axis=(2, 4))
+    return reduce(x, "b (h dy) (w dx) c -> b h w c", "mean", dy=2, dx=2)

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ddae_jax.errors import UserError
+from ddae_jax.models.base import Network, attention_setting, remat_setting
 from ddae_jax.models.transformer import (
     Attention,
     ClassEmbedding,
@@ -16,6 +16,7 @@ from ddae_jax.models.transformer import (
     Positions,
     Rotation,
     TimeMLP,
+    check_heads,
     drop_path_rate,
     modulate,
     modulation,
@@ -25,6 +26,7 @@ from ddae_jax.models.transformer import (
     token_grid,
     unpatchify,
 )
+from ddae_jax.settings.fields import setting
 
 SIZES = {
     "B": {"hidden_size": 768, "depth": 12, "heads": 12},
@@ -108,43 +110,58 @@ class FinalLayer(nn.Module):
         )(modulate(hidden, shift, scale))
 
 
-class LightningDiT(nn.Module):
+class LightningDiT(Network):
     """LightningDiT. Taps layer-0, layer-1, ...: the blocks, in order.
 
     Fixed sin-cos positions live in the parameter tree, as in PyTorch's, so that a
     checkpoint keeps its own. They get no gradient; `fixed_parameters` names them for
     optimisers that decay weights.
 
-    Attributes:
-      image_channels: channels of the image, or of the latent that stands for it.
-      patch_size: height and width of a patch, in pixels.
-      hidden_size: width of a token.
-      depth: number of blocks.
-      heads: attention heads.
-      mlp_features: width inside the gated MLP; None for 8/3 of `hidden_size`.
-      num_classes: classes without the null class, whose label is `num_classes`; 0 for
-        an unconditional network.
-      time_scale: factor on the network's time; the published weights take the t in
-        (0, 1) of Flow as it is.
-      drop_path: share of residual branches dropped at the last block, in training;
-        earlier blocks drop fewer, the first none.
-      attention_implementation: None, "xla" or "cudnn": see models/attention.py.
-      dtype: of the computation; parameters are float32.
-      remat: recompute blocks in the backward pass to save memory.
+    The published weights take the t in (0, 1) of Flow as it is.
     """
 
-    image_channels: int = 32
-    patch_size: int = 1
-    hidden_size: int = 1152
-    depth: int = 28
-    heads: int = 16
-    mlp_features: int | None = None
-    num_classes: int = 1000
-    time_scale: float = 1.0
-    drop_path: float = 0.0
-    attention_implementation: str | None = None
-    dtype: Any = jnp.float32
-    remat: bool = False
+    patch_size: int = setting(
+        1, "height and width of a patch, in pixels", least=1, most=256
+    )
+    hidden_size: int = setting(1152, "width of a token", least=4, most=16_384)
+    depth: int = setting(28, "number of blocks", least=1, most=128)
+    heads: int = setting(16, "attention heads", least=1, most=1024)
+    mlp_features: int | None = setting(
+        None,
+        "width inside the gated MLP; None is 8/3 of hidden_size",
+        least=1,
+        most=65_536,
+    )
+    num_classes: int = setting(
+        1000,
+        "classes without the null class; 0 is unconditional",
+        least=0,
+        most=1_000_000,
+    )
+    time_scale: float = setting(1.0, "factor on the network's time", above=0, most=1e6)
+    drop_path: float = setting(
+        0.0,
+        "share of residual branches dropped at the last block, in training; earlier "
+        "blocks drop fewer, the first none",
+        least=0,
+        below=1,
+    )
+    attention_implementation: str | None = attention_setting()
+    remat: bool = remat_setting()
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_heads(self.hidden_size, self.heads)
+
+    def tiny(self) -> "LightningDiT":
+        """Two narrow blocks."""
+        return self.clone(
+            patch_size=min(self.patch_size, 2),
+            hidden_size=32,
+            depth=2,
+            heads=2,
+            mlp_features=None if self.mlp_features is None else 64,
+        )
 
     def tap_paths(self) -> dict[str, str]:
         """Maps each tap to the path of its submodule, in order of depth."""
@@ -152,12 +169,12 @@ class LightningDiT(nn.Module):
 
     @property
     def fixed_parameters(self) -> tuple[str, ...]:
-        """Parameters ("/"-joined paths) that training must leave as they are."""
+        """The table of positions."""
         return ("positions/table",)
 
     @property
     def null_label(self) -> int:
-        """The label that stands for none, as classifier-free guidance needs it."""
+        """The label that stands for no class: the last row of the table."""
         return self.num_classes
 
     @nn.compact
@@ -174,11 +191,10 @@ class LightningDiT(nn.Module):
         Without labels every image has the null class.
 
         Raises:
-          UserError: the images do not divide into patches, augmentation labels were
-            given, or class labels to an unconditional network.
+          UserError: the images do not divide into patches or have other channels,
+            augmentation labels were given, or class labels to an unconditional network.
         """
-        if augment_labels is not None:
-            raise UserError("network lightningdit takes no augmentation labels")
+        self.check_inputs(images, labels, augment_labels)
         grid = token_grid(images.shape, self.patch_size)
         x = PatchEmbedding(
             self.patch_size,
@@ -208,7 +224,7 @@ class LightningDiT(nn.Module):
                 self.dtype,
                 name=f"block_{i}",
             )(x, condition)
-        x = FinalLayer(
-            self.patch_size**2 * self.image_channels, self.dtype, name="final"
-        )(x, condition)
+        x = FinalLayer(self.patch_size**2 * images.shape[-1], self.dtype, name="final")(
+            x, condition
+        )
         return unpatchify(x, grid, self.patch_size).astype(jnp.float32)

@@ -3,12 +3,22 @@
 from collections.abc import Sequence
 
 import jax.numpy as jnp
+from einops import rearrange
 from jaxtyping import Array, Float
+
+# Of the axes that are resampled: neighbours apart, and phases side by side.
+_PAIRS = {
+    1: "b (pairs two) w c -> two b pairs w c",
+    2: "b h (pairs two) c -> two b h pairs c",
+}
+_PHASES = {1: "b h phase w c -> b (h phase) w c", 2: "b h w phase c -> b h (w phase) c"}
 
 
 def _weights(taps: Sequence[float]) -> list[float]:
     if len(taps) % 2 or not taps:
-        raise ValueError(f"the resampling filter {tuple(taps)} has no even length")
+        raise ValueError(
+            f"the resampling filter {tuple(taps)} has no even number of taps"
+        )
     return [tap / sum(taps) for tap in taps]
 
 
@@ -26,10 +36,8 @@ def _halve(x: Array, axis: int, weights: list[float], padding: int) -> Array:
     half = len(weights) // 2
     x = _padded(x, axis, padding)
     # Pairs of neighbours: a strided slice would be slow in the backward pass.
-    pairs = x.shape[axis] // 2
-    length = pairs - half + 1
-    shape = (*x.shape[:axis], pairs, 2, *x.shape[axis + 1 :])
-    even, odd = jnp.moveaxis(x.reshape(shape), axis + 1, 0)
+    even, odd = rearrange(x, _PAIRS[axis], two=2)
+    length = even.shape[axis] - half + 1
     return sum(
         weights[2 * i] * _part(even, axis, i, length)
         + weights[2 * i + 1] * _part(odd, axis, i, length)
@@ -49,8 +57,7 @@ def _double(x: Array, axis: int, weights: list[float]) -> Array:
             shift = (tap - phase - half + 1) // 2
             total += 2 * weights[tap] * _part(padded, axis, half - shift, length)
         phases.append(total)
-    shape = (*x.shape[:axis], 2 * length, *x.shape[axis + 1 :])
-    return jnp.stack(phases, axis=axis + 1).reshape(shape)
+    return rearrange(jnp.stack(phases, axis=axis + 1), _PHASES[axis])
 
 
 def downsample(
@@ -81,7 +88,7 @@ def downsample(
 def upsample(
     x: Float[Array, "batch height width channels"], taps: Sequence[float]
 ) -> Float[Array, "batch 2*height 2*width channels"]:
-    """Puts zeros between the pixels and filters with `taps` (of sum 2 an axis).
+    """Puts zeros between the pixels and filters with `taps` (of sum 2 per axis).
 
     Pixels outside the image are zero. (1, 1) repeats pixels.
 

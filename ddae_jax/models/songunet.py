@@ -5,13 +5,18 @@ time, ln(sigma) / 4.
 """
 
 import math
-from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ddae_jax.errors import UserError
+from ddae_jax.models.base import (
+    Network,
+    attention_setting,
+    check_levels,
+    remat_setting,
+)
 from ddae_jax.models.songunet_layers import (
     ZERO_GAIN,
     Block,
@@ -20,51 +25,92 @@ from ddae_jax.models.songunet_layers import (
     conv,
     group_norm,
 )
+from ddae_jax.settings.fields import setting
 
 
-class SongUNet(nn.Module):
+class SongUNet(Network):
     """DDPM++ (the defaults) or NCSN++ (fourier, residual, filter 1 3 3 1, noise 2).
 
     Taps dec.RxR_NAME are the modules of the decoder by their published names. Those
     named dec.RxR_block0, ..., the blocks that take a skip connection, are also out_1,
     out_2, ... in order; the blocks in0, in1 and up have no number.
-
-    Attributes:
-      image_channels: channels of the image.
-      resolution: height and width of the image in pixels; it names the blocks.
-      channels: width of the first level.
-      channel_multipliers: width of each level over `channels`, finest level first.
-      attention: which levels have attention, finest first.
-      blocks: residual blocks per level in the encoder; one more in the decoder.
-      dropout: rate inside residual blocks, in training.
-      fourier: embed the time by random frequencies (NCSN++), else by fixed ones.
-      noise_multiplier: width of the time's embedding over `channels`.
-      residual_encoder: feed the image to every level of the encoder (NCSN++).
-      resample_filter: taps of the resampling filter along one axis.
-      num_classes: classes without the null class, whose label is `num_classes`; 0 for
-        an unconditional network.
-      augment_channels: number of augmentation labels; 0 for none.
-      attention_implementation: of jax.nn.dot_product_attention: None, "xla", "cudnn".
-      dtype: of the computation; parameters are float32.
-      remat: recompute blocks in the backward pass to save memory.
     """
 
-    image_channels: int = 3
-    resolution: int = 32
-    channels: int = 128
-    channel_multipliers: tuple[int, ...] = (2, 2, 2)
-    attention: tuple[bool, ...] = (False, True, False)
-    blocks: int = 4
-    dropout: float = 0.13
-    fourier: bool = False
-    noise_multiplier: int = 1
-    residual_encoder: bool = False
-    resample_filter: tuple[float, ...] = (1, 1)
-    num_classes: int = 0
-    augment_channels: int = 0
-    attention_implementation: str | None = None
-    dtype: Any = jnp.float32
-    remat: bool = False
+    resolution: int = setting(
+        32, "height and width of the images in pixels; names blocks", least=1, most=4096
+    )
+    channels: int = setting(128, "width of the first level", least=4, most=4096)
+    channel_multipliers: tuple[int, ...] = setting(
+        (2, 2, 2),
+        "width of each level over channels, finest level first",
+        least=1,
+        most=64,
+        lengths=(1, 8),
+    )
+    attention: tuple[bool, ...] = setting(
+        (False, True, False),
+        "which levels have attention, finest first",
+        lengths=(1, 8),
+    )
+    blocks: int = setting(
+        4, "residual blocks per level of the encoder; one more in the decoder",
+        least=0,
+        most=64,
+    )  # fmt: skip
+    dropout: float = setting(
+        0.13, "rate inside residual blocks, in training", least=0, below=1
+    )
+    fourier: bool = setting(
+        False, "embed the time by random frequencies (NCSN++), else by fixed ones"
+    )
+    noise_multiplier: int = setting(
+        1, "width of the time's embedding over channels", least=1, most=64
+    )
+    residual_encoder: bool = setting(
+        False, "feed the image to every level of the encoder (NCSN++)"
+    )
+    resample_filter: tuple[float, ...] = setting(
+        (1, 1),
+        "taps of the resampling filter along one axis, an even number",
+        least=-1000,
+        most=1000,
+        lengths=(2, 32),
+    )
+    num_classes: int = setting(
+        0, "classes without the null class; 0 is unconditional", least=0, most=1_000_000
+    )
+    augment_channels: int = setting(
+        0, "numbers in an augmentation label; 0 takes none", least=0, most=4096
+    )
+    attention_implementation: str | None = attention_setting()
+    remat: bool = remat_setting()
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_levels(self.channel_multipliers, self.attention)
+        if self.resolution % 2 ** (len(self.attention) - 1):
+            raise UserError(
+                f"resolution: {self.resolution} cannot be halved for "
+                f"{len(self.attention)} levels (channel_multipliers)"
+            )
+        if self.channels % 4:
+            raise UserError(f"channels: {self.channels} is not a multiple of 4")
+        if len(self.resample_filter) % 2 or not sum(self.resample_filter):
+            raise UserError(
+                f"resample_filter: {self.resample_filter} needs an even number of taps "
+                "whose sum is not 0"
+            )
+
+    def tiny(self) -> "SongUNet":
+        """Two levels of one block at the least width."""
+        return self.clone(
+            resolution=8,
+            channels=32,
+            channel_multipliers=(1, 1),
+            attention=(False, any(self.attention)),
+            blocks=1,
+            dropout=0.1,
+        )
 
     def level_names(self) -> list[str]:
         """Published names of the levels, finest first: 32x32, 16x16, ..."""
@@ -90,27 +136,13 @@ class SongUNet(nn.Module):
 
     @property
     def fixed_parameters(self) -> tuple[str, ...]:
-        """Parameters ("/"-joined paths) that training must leave as they are.
-
-        The published parameter counts leave them out.
-        """
+        """The random frequencies; the published parameter counts leave them out."""
         return ("embedding/fourier/frequencies",) if self.fourier else ()
 
     @property
     def null_label(self) -> int | None:
-        """The label that stands for none; None for an unconditional network."""
+        """The label that stands for no class; None for an unconditional network."""
         return self.num_classes or None
-
-    def _check(self, images, labels, augment_labels):
-        if images.shape[1:3] != (self.resolution, self.resolution):
-            raise UserError(
-                f"this songunet has resolution={self.resolution}; "
-                f"it got images of {images.shape[1]} x {images.shape[2]}"
-            )
-        if labels is not None and not self.num_classes:
-            raise UserError("this songunet has num_classes=0: it takes no class labels")
-        if augment_labels is not None and not self.augment_channels:
-            raise UserError("this songunet has augment_channels=0: it takes no labels")
 
     @nn.compact
     def __call__(
@@ -126,10 +158,15 @@ class SongUNet(nn.Module):
         Without labels no image has a class.
 
         Raises:
-          UserError: the images have another resolution, or labels were given that the
-            network has no map for.
+          UserError: the images have another resolution or other channels, or labels
+            were given that the network has no map for.
         """
-        self._check(images, labels, augment_labels)
+        self.check_inputs(images, labels, augment_labels)
+        if images.shape[1:3] != (self.resolution, self.resolution):
+            raise UserError(
+                f"this SongUNet has resolution={self.resolution}; "
+                f"it got images of {images.shape[1]} x {images.shape[2]}"
+            )
         names = self.level_names()
         widths = [self.channels * factor for factor in self.channel_multipliers]
         embedding = Embedding(
@@ -190,7 +227,7 @@ class SongUNet(nn.Module):
                 x = block(x, f"dec_{name}_block{i}", widths[level], attention)
 
         x = group_norm(x.shape[-1], f"dec_{names[0]}_aux_norm")(x)
-        x = conv(
-            self.image_channels, self.dtype, f"dec_{names[0]}_aux_conv", ZERO_GAIN
-        )(nn.silu(x))
+        x = conv(images.shape[-1], self.dtype, f"dec_{names[0]}_aux_conv", ZERO_GAIN)(
+            nn.silu(x)
+        )
         return x.astype(jnp.float32)

@@ -6,7 +6,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 
+from ddae_jax.models.attention import dot_product_attention
 from ddae_jax.models.layers import GroupNorm, sinusoidal_embedding
 from ddae_jax.models.resampling import downsample, upsample
 
@@ -107,17 +109,18 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        batch, height, width, channels = x.shape
+        _, height, width, channels = x.shape
         hidden = group_norm(channels, "norm")(x)
         hidden = linear(3 * channels, self.dtype, "projection", math.sqrt(0.2))(hidden)
         # Published weights hold query, key and value of a channel side by side.
-        hidden = hidden.reshape(batch, height * width, 1, channels, 3)
-        attended = jax.nn.dot_product_attention(
+        hidden = rearrange(hidden, "b h w (c three) -> b (h w) 1 c three", three=3)
+        attended = dot_product_attention(
             hidden[..., 0],
             hidden[..., 1],
             hidden[..., 2],
-            implementation=self.attention_implementation,
-        ).reshape(x.shape)
+            self.attention_implementation,
+        )
+        attended = rearrange(attended, "b (h w) 1 c -> b h w c", h=height, w=width)
         return linear(channels, self.dtype, "output", ZERO_GAIN)(attended)
 
 

@@ -1,6 +1,5 @@
 """What the vision transformers share: patches, positions, attention, conditioning."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import pack, rearrange, unpack
 from jaxtyping import Array, Float, Int
 
 from ddae_jax.errors import UserError
@@ -37,11 +37,13 @@ def patchify(
     images: Float[Array, "batch height width channels"], patch_size: int
 ) -> Float[Array, "batch tokens patch"]:
     """Cuts images into patches, row by row; a patch is flattened channels last."""
-    rows, columns = token_grid(images.shape, patch_size)
-    batch, channels = images.shape[0], images.shape[-1]
-    x = images.reshape(batch, rows, patch_size, columns, patch_size, channels)
-    x = x.transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(batch, rows * columns, patch_size * patch_size * channels)
+    token_grid(images.shape, patch_size)
+    return rearrange(
+        images,
+        "b (rows dy) (columns dx) c -> b (rows columns) (dy dx c)",
+        dy=patch_size,
+        dx=patch_size,
+    )
 
 
 def unpatchify(
@@ -49,10 +51,19 @@ def unpatchify(
 ) -> Float[Array, "batch height width channels"]:
     """The inverse of `patchify` for a grid of (rows, columns) patches."""
     rows, columns = grid
-    batch, channels = len(tokens), tokens.shape[-1] // patch_size**2
-    x = tokens.reshape(batch, rows, columns, patch_size, patch_size, channels)
-    x = x.transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(batch, rows * patch_size, columns * patch_size, channels)
+    return rearrange(
+        tokens,
+        "b (rows columns) (dy dx c) -> b (rows dy) (columns dx) c",
+        rows=rows,
+        columns=columns,
+        dy=patch_size,
+        dx=patch_size,
+    )
+
+
+def _token_positions(grid: tuple[int, int]) -> np.ndarray:
+    """Row and column of every token: (2, tokens, 1)."""
+    return rearrange(np.indices(grid), "side rows columns -> side (rows columns) 1")
 
 
 def sincos_positions(
@@ -65,7 +76,7 @@ def sincos_positions(
     if features % 4:
         raise UserError(f"hidden_size {features} is not a multiple of 4")
     frequencies = 10_000.0 ** -(np.arange(features // 4) / (features // 4))
-    rows, columns = np.indices(grid).reshape(2, -1, 1)
+    rows, columns = _token_positions(grid)
     waves = [f(x * frequencies) for x in (columns, rows) for f in (np.sin, np.cos)]
     return np.concatenate(waves, axis=1).astype(np.float32)
 
@@ -89,8 +100,8 @@ def rotary_angles(grid: tuple[int, int], head_size: int) -> Rotation:
     if head_size % 4:
         raise UserError(f"heads of {head_size} features: RoPE needs a multiple of 4")
     frequencies = 10_000.0 ** -(np.arange(head_size // 4) / (head_size // 4))
-    positions = np.indices(grid).reshape(2, -1, 1)
-    angles = np.repeat(np.concatenate(positions * frequencies, axis=1), 2, axis=1)
+    angles = np.concatenate(_token_positions(grid) * frequencies, axis=1)
+    angles = np.repeat(angles, 2, axis=1)
     return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
 
 
@@ -100,8 +111,9 @@ def rotate(
     """Turns each plane of features (2i, 2i + 1) by its token's angle, in float32."""
     cosines, sines = (jnp.asarray(part)[:, None, :] for part in rotation)
     x32 = x.astype(jnp.float32)
-    pairs = x32.reshape(*x.shape[:-1], -1, 2)
-    turned = jnp.stack([-pairs[..., 1], pairs[..., 0]], axis=-1).reshape(x.shape)
+    pairs = rearrange(x32, "b t h (planes two) -> b t h planes two", two=2)
+    turned = jnp.stack([-pairs[..., 1], pairs[..., 0]], axis=-1)
+    turned = rearrange(turned, "b t h planes two -> b t h (planes two)")
     return (x32 * cosines + turned * sines).astype(x.dtype)
 
 
@@ -118,9 +130,9 @@ def patch_kernel_init(kernel_init: Callable) -> Callable:
     """Initialises a (height, width, in, out) kernel as the linear map of a patch."""
 
     def init(key, shape, dtype=jnp.float32):
-        return kernel_init(key, (math.prod(shape[:-1]), shape[-1]), dtype).reshape(
-            shape
-        )
+        height, width, inputs, outputs = shape
+        kernel = kernel_init(key, (height * width * inputs, outputs), dtype)
+        return rearrange(kernel, "(h w i) o -> h w i o", h=height, w=width)
 
     return init
 
@@ -143,13 +155,15 @@ class Linear(nn.Module):
     ) -> Float[Array, "*batch features"]:
         shape = (x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        y = x.reshape(-1, shape[0]).astype(self.dtype) @ kernel.astype(self.dtype)
+        tokens, lengths = pack([x.astype(self.dtype)], "* features")
+        y = tokens @ kernel.astype(self.dtype)
         if self.use_bias:
             bias = self.param(
                 "bias", nn.initializers.zeros, (self.features,), jnp.float32
             )
             y += bias.astype(self.dtype)
-        return y.reshape(*x.shape[:-1], self.features)
+        (y,) = unpack(y, lengths, "* features")
+        return y
 
 
 class PatchEmbedding(nn.Module):
@@ -169,7 +183,7 @@ class PatchEmbedding(nn.Module):
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
         patches = patchify(images.astype(self.dtype), self.patch_size)
-        kernel = kernel.reshape(-1, self.features).astype(self.dtype)
+        kernel = rearrange(kernel.astype(self.dtype), "dy dx c o -> (dy dx c) o")
         return patches @ kernel + bias.astype(self.dtype)
 
 
@@ -214,19 +228,18 @@ class Attention(nn.Module):
     def __call__(
         self, x: Float[Array, "batch tokens features"], rotation: Rotation | None = None
     ) -> Float[Array, "batch tokens features"]:
-        batch, tokens, features = x.shape
+        features = x.shape[-1]
         hidden = Linear(
             3 * features, self.kernel_init, self.dtype, self.use_bias, name="projection"
         )(x)
         query, key, value = (
-            part.reshape(batch, tokens, self.heads, features // self.heads)
+            rearrange(part, "b t (heads c) -> b t heads c", heads=self.heads)
             for part in jnp.split(hidden, 3, axis=-1)
         )
         if rotation is not None:
             query, key = rotate(query, rotation), rotate(key, rotation)
-        hidden = dot_product_attention(query, key, value, self.implementation).reshape(
-            batch, tokens, features
-        )
+        hidden = dot_product_attention(query, key, value, self.implementation)
+        hidden = rearrange(hidden, "b t heads c -> b t (heads c)")
         return Linear(features, self.kernel_init, self.dtype, name="output")(hidden)
 
 
@@ -306,8 +319,6 @@ class ClassEmbedding(nn.Module):
     ) -> Float[Array, "batch features"]:
         if labels is None:
             labels = jnp.full(batch, self.num_classes)
-        elif not self.num_classes:
-            raise UserError("this network has num_classes=0: it takes no class labels")
         return nn.Embed(
             self.num_classes + 1,
             self.features,
@@ -315,6 +326,12 @@ class ClassEmbedding(nn.Module):
             dtype=self.dtype,
             name="table",
         )(labels)
+
+
+def check_heads(hidden_size: int, heads: int) -> None:
+    """Raises a UserError unless tokens divide into heads."""
+    if hidden_size % heads:
+        raise UserError(f"heads: {heads} do not divide hidden_size {hidden_size}")
 
 
 def modulation(condition, chunks: int, features: int, dtype: Any):

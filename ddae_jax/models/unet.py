@@ -8,10 +8,18 @@ before the last convolution has 8 groups.
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from einops import rearrange
 from jaxtyping import Array, Float, Int
 
+from ddae_jax.models.attention import dot_product_attention, head_count
+from ddae_jax.models.base import (
+    Network,
+    attention_setting,
+    check_levels,
+    check_sides,
+    remat_setting,
+)
 from ddae_jax.models.layers import (
     GroupNorm,
     conv,
@@ -20,6 +28,7 @@ from ddae_jax.models.layers import (
     sinusoidal_embedding,
     upsample_nearest,
 )
+from ddae_jax.settings.fields import setting
 
 
 class TimeEmbedding(nn.Module):
@@ -92,22 +101,19 @@ class AttentionBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        batch, height, width, channels = x.shape
-        head_channels = self.head_channels or channels
-        heads = channels // head_channels
-        hidden = GroupNorm(name="norm")(x).reshape(batch, height * width, channels)
+        _, height, width, channels = x.shape
+        heads = head_count(channels, self.head_channels)
+        hidden = rearrange(GroupNorm(name="norm")(x), "b h w c -> b (h w) c")
         hidden = linear(channels, 3 * channels, dtype=self.dtype, name="projection")(
             hidden
         )
         # Published weights hold query, key and value of a head side by side.
-        hidden = hidden.reshape(batch, height * width, heads, 3 * head_channels)
+        hidden = rearrange(hidden, "b t (heads c) -> b t heads c", heads=heads)
         query, key, value = jnp.split(hidden, 3, axis=-1)
-        hidden = jax.nn.dot_product_attention(
-            query, key, value, implementation=self.attention_implementation
-        )
-        hidden = hidden.reshape(batch, height * width, channels)
+        hidden = dot_product_attention(query, key, value, self.attention_implementation)
+        hidden = rearrange(hidden, "b t heads c -> b t (heads c)")
         hidden = linear(channels, channels, dtype=self.dtype, name="output")(hidden)
-        return x + hidden.reshape(x.shape)
+        return x + rearrange(hidden, "b (h w) c -> b h w c", h=height, w=width)
 
 
 class ResidualAttentionBlock(nn.Module):
@@ -135,37 +141,61 @@ class ResidualAttentionBlock(nn.Module):
         return x
 
 
-class UNet(nn.Module):
+class UNet(Network):
     """DDAE's UNet. Taps out_1, out_2, ...: the blocks of the up path, in order.
 
-    Attributes:
-      image_channels: channels of the image.
-      channels: width of the first level.
-      channel_multipliers: width of each level over `channels`, finest level first.
-      attention: which levels have attention, finest first.
-      blocks: residual blocks per level on the way down; one more on the way up.
-      dropout: rate inside residual blocks, in training.
-      residual_resampling: resample inside residual blocks (DDPM++), else by a strided
-        convolution and nearest-neighbour upsampling (DDPM).
-      head_channels: width of an attention head; None for one head.
-      augment_channels: number of augmentation labels; 0 for none.
-      attention_implementation: of jax.nn.dot_product_attention: None, "xla", "cudnn".
-      dtype: of the computation; parameters are float32.
-      remat: recompute blocks in the backward pass to save memory.
+    Widths are multiples of 32, the groups of its normalisations.
     """
 
-    image_channels: int = 3
-    channels: int = 128
-    channel_multipliers: tuple[int, ...] = (1, 2, 2, 2)
-    attention: tuple[bool, ...] = (False, True, False, False)
-    blocks: int = 2
-    dropout: float = 0.1
-    residual_resampling: bool = False
-    head_channels: int | None = None
-    augment_channels: int = 0
-    attention_implementation: str | None = None
-    dtype: Any = jnp.float32
-    remat: bool = False
+    channels: int = setting(128, "width of the first level", least=1, most=4096)
+    channel_multipliers: tuple[int, ...] = setting(
+        (1, 2, 2, 2),
+        "width of each level over channels, finest level first",
+        least=1,
+        most=64,
+        lengths=(1, 8),
+    )
+    attention: tuple[bool, ...] = setting(
+        (False, True, False, False),
+        "which levels have attention, finest first",
+        lengths=(1, 8),
+    )
+    blocks: int = setting(
+        2, "residual blocks per level going down; one more going up", least=0, most=64
+    )
+    dropout: float = setting(
+        0.1, "rate inside residual blocks, in training", least=0, below=1
+    )
+    residual_resampling: bool = setting(
+        False,
+        "resample inside residual blocks (DDPM++), else by a strided convolution and "
+        "nearest-neighbour upsampling (DDPM)",
+    )
+    head_channels: int | None = setting(
+        None, "width of an attention head; None is one head", least=1, most=4096
+    )
+    augment_channels: int = setting(
+        0, "numbers in an augmentation label; 0 takes none", least=0, most=4096
+    )
+    attention_implementation: str | None = attention_setting()
+    remat: bool = remat_setting()
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_levels(self.channel_multipliers, self.attention)
+
+    def tiny(self) -> "UNet":
+        """Two levels of one block at the least width that sees the time."""
+        return self.clone(
+            channels=32,
+            # At 32 channels a group is one channel: its normalisation takes away the
+            # embedding that was added to it.
+            channel_multipliers=(1, 2),
+            attention=(False, any(self.attention)),
+            blocks=1,
+            dropout=0.1,
+            head_channels=None if self.head_channels is None else 16,
+        )
 
     def tap_paths(self) -> dict[str, str]:
         """Maps each tap to the path of its submodule, in order of depth."""
@@ -184,14 +214,14 @@ class UNet(nn.Module):
         """Returns the network's output for `images` at the network's `time`.
 
         Raises:
-          ValueError: labels were given, or augmentation labels that it has no map for.
+          UserError: the images cannot be halved so often or have other channels, class
+            labels were given, or augmentation labels that it has no map for.
         """
-        if labels is not None:
-            raise ValueError("network unet is unconditional: it takes no class labels")
-        if augment_labels is not None and not self.augment_channels:
-            raise ValueError("this unet has augment_channels=0: it takes no labels")
+        self.check_inputs(images, labels, augment_labels)
         widths = [self.channels * factor for factor in self.channel_multipliers]
         levels = len(widths)
+        check_sides(images, 2 ** (levels - 1), "UNet")
+        image_channels = images.shape[-1]
         block_type, residual_type = ResidualAttentionBlock, ResidualBlock
         if self.remat:
             block_type = nn.remat(block_type, static_argnums=(3,))
@@ -223,7 +253,7 @@ class UNet(nn.Module):
         embedding = TimeEmbedding(
             4 * self.channels, self.augment_channels, self.dtype, name="time"
         )(time, augment_labels)
-        x = conv(self.image_channels, self.channels, 3, dtype=self.dtype, name="image")(
+        x = conv(image_channels, self.channels, 3, dtype=self.dtype, name="image")(
             images.astype(self.dtype)
         )
         skips = [x]
@@ -258,7 +288,5 @@ class UNet(nn.Module):
                 x = resample(x, embedding, "up", f"up_{level}_resample")
 
         x = nn.silu(GroupNorm(groups=8, name="norm")(x))
-        x = conv(self.channels, self.image_channels, 3, dtype=self.dtype, name="final")(
-            x
-        )
+        x = conv(self.channels, image_channels, 3, dtype=self.dtype, name="final")(x)
         return x.astype(jnp.float32)

@@ -4,9 +4,11 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from einops import pack
 from jaxtyping import Array, Float, Int
 
 from ddae_jax.errors import UserError
+from ddae_jax.models.base import Network, attention_setting, remat_setting
 from ddae_jax.models.layers import (
     conv,
     sinusoidal_embedding,
@@ -20,11 +22,13 @@ from ddae_jax.models.transformer import (
     Linear,
     PatchEmbedding,
     Positions,
+    check_heads,
     drop_path_rate,
     patch_kernel_init,
     token_grid,
     unpatchify,
 )
+from ddae_jax.settings.fields import setting
 
 # The sizes of the paper's table 1; `depth` does not count the middle block.
 SIZES = {
@@ -84,7 +88,7 @@ class Block(nn.Module):
 
 
 class TimeToken(nn.Module):
-    """Sinusoids of the time, cosines first; an MLP behind them where asked for."""
+    """Sinusoids of the time, cosines first; an MLP after them where asked for."""
 
     features: int
     mlp: bool
@@ -105,51 +109,66 @@ class TimeToken(nn.Module):
         )(nn.silu(hidden))
 
 
-class UViT(nn.Module):
+class UViT(Network):
     """U-ViT. Taps block_0, block_1, ...: in, middle and out blocks, in order.
 
     A tap holds the tokens (label if conditional, time, patches row by row): the first
     `extra_tokens` are no part of the image.
 
-    Attributes:
-      image_channels: channels of the image, or of the latent that stands for it.
-      patch_size: height and width of a patch, in pixels.
-      hidden_size: width of a token.
-      depth: number of in and out blocks; with the middle one there is one more.
-      heads: attention heads.
-      mlp_ratio: width of the MLP over `hidden_size`.
-      num_classes: classes without the null class; 0 for an unconditional network.
-      null_class: the label table has one more row, for none: its label is
-        `num_classes`, and it is taken where no labels are given.
-      attention_bias: queries, keys and values have a bias.
-      time_mlp: an MLP behind the sinusoids of the time.
-      final_convolution: a 3x3 convolution behind the patches (all sizes but H).
-      time_scale: factor on the network's time, before the sinusoids. Under DDPM, whose
-        network time is t/T: 1 for the U-ViT of DDAE's authors (FutureXiang/Diffusion);
-        999 for U-ViT's pixel-space weights, 1000 for its latent-space ones.
-      drop_path: share of residual branches dropped at the last block, in training;
-        earlier blocks drop fewer, the first none.
-      attention_implementation: None, "xla" or "cudnn": see models/attention.py.
-      dtype: of the computation; parameters are float32.
-      remat: recompute blocks in the backward pass to save memory.
+    `time_scale` under DDPM, whose network time is t/T: 1 for the U-ViT of DDAE's
+    authors (FutureXiang/Diffusion); 999 for U-ViT's pixel-space weights, 1000 for its
+    latent-space ones.
     """
 
-    image_channels: int = 3
-    patch_size: int = 2
-    hidden_size: int = 512
-    depth: int = 12
-    heads: int = 8
-    mlp_ratio: float = 4.0
-    num_classes: int = 0
-    null_class: bool = False
-    attention_bias: bool = False
-    time_mlp: bool = False
-    final_convolution: bool = True
-    time_scale: float = 1.0
-    drop_path: float = 0.0
-    attention_implementation: str | None = None
-    dtype: Any = jnp.float32
-    remat: bool = False
+    patch_size: int = setting(
+        2, "height and width of a patch, in pixels", least=1, most=256
+    )
+    hidden_size: int = setting(512, "width of a token", least=4, most=16_384)
+    depth: int = setting(
+        12,
+        "in and out blocks, an even number; a middle one comes between",
+        least=1,
+        most=128,
+    )
+    heads: int = setting(8, "attention heads", least=1, most=1024)
+    mlp_ratio: float = setting(
+        4.0, "width of the MLP over hidden_size", least=0.25, most=64
+    )
+    num_classes: int = setting(
+        0, "classes without the null class; 0 is unconditional", least=0, most=1_000_000
+    )
+    null_class: bool = setting(
+        False, "one more label, num_classes, for none; taken where none is given"
+    )
+    attention_bias: bool = setting(False, "queries, keys and values have a bias")
+    time_mlp: bool = setting(False, "an MLP after the sinusoids of the time")
+    final_convolution: bool = setting(
+        True, "a 3x3 convolution after the patches (all sizes but H)"
+    )
+    time_scale: float = setting(1.0, "factor on the network's time", above=0, most=1e6)
+    drop_path: float = setting(
+        0.0,
+        "share of residual branches dropped at the last block, in training; earlier "
+        "blocks drop fewer, the first none",
+        least=0,
+        below=1,
+    )
+    attention_implementation: str | None = attention_setting()
+    remat: bool = remat_setting()
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_heads(self.hidden_size, self.heads)
+        if self.depth % 2:
+            raise UserError(f"depth: {self.depth} is not even")
+        if self.hidden_size % 2:
+            raise UserError(f"hidden_size: {self.hidden_size} is not even")
+
+    def tiny(self) -> "UViT":
+        """A narrow block on each side of the middle one."""
+        return self.clone(
+            patch_size=min(self.patch_size, 2), hidden_size=32, depth=2, heads=2
+        )
 
     def tap_paths(self) -> dict[str, str]:
         """Maps each tap to the path of its submodule, in order of depth."""
@@ -172,12 +191,10 @@ class UViT(nn.Module):
 
     def _labels(self, labels, batch):
         if labels is not None:
-            if not self.num_classes:
-                raise UserError("this uvit has num_classes=0: it takes no class labels")
             return labels
         if not self.null_class and not self.is_initializing():
             raise UserError(
-                f"this uvit is conditional on {self.num_classes} classes and has no "
+                f"this UViT is conditional on {self.num_classes} classes and has no "
                 "null class: give it class labels"
             )
         return jnp.full(batch, self.label_rows - 1)
@@ -194,18 +211,18 @@ class UViT(nn.Module):
         """Returns the network's output for `images` at the network's `time`.
 
         Raises:
-          UserError: the images do not divide into patches; class labels were given to
-            an unconditional network, or none to one without a null class; augmentation
-            labels were given.
+          UserError: the images do not divide into patches or have other channels; class
+            labels were given to an unconditional network, or none to one without a null
+            class; augmentation labels were given.
         """
-        if augment_labels is not None:
-            raise UserError("network uvit takes no augmentation labels")
+        self.check_inputs(images, labels, augment_labels)
+        channels = images.shape[-1]
         batch, grid = len(images), token_grid(images.shape, self.patch_size)
         patches = PatchEmbedding(
             self.patch_size,
             self.hidden_size,
             patch_kernel_init(torch_kernel_init),
-            torch_bias_init(self.image_channels * self.patch_size**2),
+            torch_bias_init(channels * self.patch_size**2),
             self.dtype,
             name="patches",
         )(images)
@@ -223,9 +240,7 @@ class UViT(nn.Module):
                 name="label",
             )
             extra.insert(0, table(self._labels(labels, batch)))
-        elif labels is not None:
-            raise UserError("this uvit has num_classes=0: it takes no class labels")
-        x = jnp.concatenate([*(token[:, None] for token in extra), patches], axis=1)
+        x, _ = pack([*extra, patches], "b * features")
         x = Positions(_init, False, self.dtype, name="positions")(x)
 
         block_type = nn.remat(Block) if self.remat else Block
@@ -251,18 +266,12 @@ class UViT(nn.Module):
         x = x[:, len(extra) :]
         x = nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm")(x)
         x = nn.Dense(
-            self.patch_size**2 * self.image_channels,
+            self.patch_size**2 * channels,
             kernel_init=_init,
             dtype=self.dtype,
             name="decoder",
         )(x)
         x = unpatchify(x, grid, self.patch_size)
         if self.final_convolution:
-            x = conv(
-                self.image_channels,
-                self.image_channels,
-                3,
-                dtype=self.dtype,
-                name="final",
-            )(x)
+            x = conv(channels, channels, 3, dtype=self.dtype, name="final")(x)
         return x.astype(jnp.float32)

@@ -7,11 +7,12 @@ sd-vae-ft-ema and sd-vae-ft-mse (83,653,863 parameters, 8 pixels to a latent).
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from einops import rearrange
 from jaxtyping import Array, Float
 
-from ddae_jax.errors import UserError
+from ddae_jax.models.attention import dot_product_attention
+from ddae_jax.models.base import check_sides
 from ddae_jax.models.layers import (
     GroupNorm,
     conv,
@@ -58,18 +59,16 @@ class AttentionBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        batch, height, width, channels = x.shape
+        _, height, width, channels = x.shape
         hidden = GroupNorm(self.groups, EPSILON, name="norm")(x)
-        hidden = hidden.reshape(batch, height * width, channels)
+        hidden = rearrange(hidden, "b h w c -> b (h w) 1 c")
         query, key, value = (
-            linear(channels, channels, dtype=self.dtype, name=name)(hidden)[:, :, None]
+            linear(channels, channels, dtype=self.dtype, name=name)(hidden)
             for name in ("query", "key", "value")
         )
-        hidden = jax.nn.dot_product_attention(
-            query, key, value, implementation=self.attention_implementation
-        )[:, :, 0]
+        hidden = dot_product_attention(query, key, value, self.attention_implementation)
         hidden = linear(channels, channels, dtype=self.dtype, name="output")(hidden)
-        return x + hidden.reshape(x.shape)
+        return x + rearrange(hidden, "b (h w) 1 c -> b h w c", h=height, w=width)
 
 
 class Middle(nn.Module):
@@ -135,7 +134,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents to images; one residual block a level more than the encoder."""
+    """Latents to images; one residual block per level more than the encoder."""
 
     image_channels: int
     widths: tuple[int, ...]
@@ -222,12 +221,7 @@ class AutoencoderKL(nn.Module):
         Raises:
           UserError: the network cannot halve the images so often.
         """
-        factor = 2 ** (len(self.widths) - 1)
-        if images.shape[1] % factor or images.shape[2] % factor:
-            raise UserError(
-                f"images of {images.shape[1]}x{images.shape[2]} pixels: the "
-                f"autoencoder needs multiples of {factor}"
-            )
+        check_sides(images, 2 ** (len(self.widths) - 1), "autoencoder")
         moments = self.quantise(self.encoder(images.astype(self.dtype)))
         mean, log_variance = jnp.split(moments.astype(jnp.float32), 2, axis=-1)
         return mean, jnp.clip(log_variance, -30, 20)

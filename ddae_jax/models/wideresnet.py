@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ddae_jax.errors import UserError
+from ddae_jax.models.base import Trainable
 from ddae_jax.models.layers import GroupNorm, torch_bias_init
 from ddae_jax.models.songunet_layers import FourierEmbedding
 
@@ -69,14 +70,14 @@ def _linear(in_features: int, features: int, dtype: Any, name: str) -> nn.Dense:
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions behind normalisations; the embedding is added between.
+    """Two 3x3 convolutions after normalisations; the embedding is added between.
 
     The shortcut has no parameters: means of 2x2 pixels, zeros for new channels.
 
     Attributes:
       channels: of the output.
       stride: of the first convolution.
-      activate_shortcut: the shortcut, too, starts behind the first normalisation.
+      activate_shortcut: the shortcut, too, starts after the first normalisation.
       dtype: of the computation.
     """
 
@@ -106,7 +107,7 @@ class Block(nn.Module):
         return hidden + jnp.pad(shortcut, ((0, 0), (0, 0), (0, 0), (0, new)))
 
 
-class WideResNet(nn.Module):
+class WideResNet(Trainable):
     """WRN-`depth`-`widen` that knows the noise of its images.
 
     WRN-28-10 for 10 classes has 38.913 M parameters: 36.2 M without the embedding (the
@@ -140,7 +141,7 @@ class WideResNet(nn.Module):
 
     @property
     def fixed_parameters(self) -> tuple[str, ...]:
-        """Parameters ("/"-joined paths) that training must leave as they are."""
+        """The random frequencies of the noise's embedding."""
         return ("fourier/frequencies",)
 
     @nn.compact

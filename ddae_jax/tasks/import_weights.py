@@ -65,7 +65,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     if (workdir / "checkpoints").is_dir():
         raise UserError(f"--workdir: {workdir} has checkpoints already; name a new one")
     _configure(config, name, network, process, facts)
-    classes = getattr(network, "num_classes", 0)
+    classes = network.num_classes
     _write_checkpoint(config, workdir, params, image_shape, classes)
     common.write_json(
         workdir,
@@ -120,7 +120,7 @@ def _process_name(name: str, network: nn.Module, given: str) -> str | None:
         raise UserError(
             f"no tensor of family {name} shows the process: give process, ddpm or edm"
         )
-    if getattr(network, "learned_variance", False) != (process == "dit"):
+    if network.learned_variance != (process == "dit"):
         raise UserError(
             f"process is {process}, but dit, and no other, is for networks that also "
             "predict the variance (twice as many output channels as inputs)"
@@ -185,8 +185,8 @@ def _configure(
                 config.network[field] = value
         if "sigma_data" in facts and process == "edm":
             config.process.sigma_data = facts["sigma_data"]
-        config.train.class_conditional = bool(getattr(network, "num_classes", 0))
-        if getattr(network, "null_label", None) is None:
+        config.train.class_conditional = network.num_classes > 0
+        if network.null_label is None:
             config.train.label_dropout = 0.0
         config.probe.taps = ()
         try:

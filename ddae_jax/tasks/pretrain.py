@@ -34,7 +34,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         },
     )
     channels = config.network.image_channels
-    if channels != source.image_shape[-1]:
+    if channels not in (None, source.image_shape[-1]):
         raise UserError(
             f"config.network.image_channels: {channels}, but the images of "
             f"{source.name} have {source.image_shape[-1]}; set it, or "

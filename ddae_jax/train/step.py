@@ -113,8 +113,7 @@ class TrainStep:
         decay = ema_decay(state.step, self.ema_cap, self.ema_warmup)
         # In this form parameters that never change stay bitwise what they are.
         ema = jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), state.ema, params)
-        if hasattr(self.denoiser.network, "project"):
-            params = self.denoiser.network.project(params)
+        params = self.denoiser.network.project(params)
         level = self.denoiser.process.noise_level(time)
         group = jnp.searchsorted(jnp.array(NOISE_LEVEL_EDGES), level)
         member = jax.nn.one_hot(group, len(NOISE_LEVEL_EDGES) + 1)

@@ -12,7 +12,7 @@ from ddae_jax.weights import dit as dit_weights
 from tests.tools import golden_values
 from tests.tools import vision_transformers as checks
 
-SMALL = DiT(hidden_size=64, depth=3, heads=4, num_classes=10)
+SMALL = DiT(image_channels=4, hidden_size=64, depth=3, heads=4, num_classes=10)
 
 
 def small():
@@ -148,7 +148,7 @@ def test_the_network_is_inferred_from_its_tensors():
 
 
 def test_a_published_size_shows_its_heads():
-    network = DiT(**PRESETS["DiT-S/4"])
+    network = DiT(image_channels=4, **PRESETS["DiT-S/4"])
     shapes = checks.parameter_shapes(network, (32, 32, 4))
     state = {}
     for name, entry in dit_weights.names(network).items():

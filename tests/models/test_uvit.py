@@ -11,7 +11,7 @@ from ddae_jax.weights import uvit as uvit_weights
 from tests.tools import golden_values
 from tests.tools import vision_transformers as checks
 
-SMALL = UViT(hidden_size=64, depth=4, heads=4)
+SMALL = UViT(image_channels=3, hidden_size=64, depth=4, heads=4)
 CONDITIONAL = SMALL.clone(patch_size=4, num_classes=10, time_mlp=True)
 NETWORKS = {"uvit_small": SMALL, "uvit_small_cond": CONDITIONAL}
 
@@ -41,7 +41,7 @@ def test_bfloat16_is_near_float32():
 
 
 def test_parameter_counts():
-    small = UViT(**PRESETS["U-ViT-S/2"])
+    small = UViT(image_channels=3, **PRESETS["U-ViT-S/2"])
     assert checks.parameter_count(small, (32, 32, 3)) == 44_255_328
     # the tensors of a published name show all of it
     shapes = checks.parameter_shapes(small, (32, 32, 3))

@@ -1,59 +1,24 @@
 """Noise-conditional networks against what the published PyTorch code computes."""
 
-import functools
-
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddae_jax.diffusion.ddpm import DDPM
 from ddae_jax.errors import UserError
 from ddae_jax.heads.mlp import NoisyMLP
 from ddae_jax.models.wideresnet import WideResNet, standardise
-from ddae_jax.tasks.noisy_classifier.classifier import (
-    ClassifierState,
-    NoisyClassifier,
-    sgd,
-    update,
-)
 from ddae_jax.weights import torch_layout
-from ddae_jax.weights.torch_layout import Entry, layer, norm
-from tests.tools import golden_values
+from ddae_jax.weights.torch_layout import layer
+from tests.tools import golden_values, wideresnet_golden
 
 INPUT = jnp.zeros((1, 8, 8, 3)), jnp.zeros(1)
 
 
-def wide_names(blocks):
-    names = {
-        "time_emb.W": Entry(("fourier", "frequencies")),
-        "init_conv.weight": Entry(("image", "kernel"), "conv"),
-        **layer("time_emb_mlp.0", ("linear1",), "linear"),
-        **layer("time_emb_mlp.2", ("linear2",), "linear"),
-        **norm("pre_pool_bn.0", ("norm",)),
-        **layer("final_linear", ("classes",), "linear"),
-    }
-    for group in (1, 2, 3):
-        for i in range(blocks):
-            theirs, ours = f"group{group}.blocks.{i}", f"group{group}_{i}"
-            names |= norm(f"{theirs}.init_bn.0", (ours, "norm1"))
-            names |= norm(f"{theirs}.bn_2.0", (ours, "norm2"))
-            names |= layer(f"{theirs}.time_emb.1", (ours, "embedding"), "linear")
-            for conv in ("conv1", "conv2"):
-                entry = Entry((ours, conv, "kernel"), "conv")
-                names[f"{theirs}.{conv}.weight"] = entry
-    return names
-
-
 @pytest.fixture(scope="module")
 def wide():
-    """The golden network, its parameters, and the golden arrays."""
-    meta, arrays = golden_values.load("wideresnet_small")
-    network = WideResNet(10, depth=16, widen=3)
-    shapes = jax.eval_shape(network.init, jax.random.key(0), *INPUT)["params"]
-    params = torch_layout.from_torch(golden_values.state(meta), wide_names(2), shapes)
-    return network, params, arrays
+    return wideresnet_golden.load()
 
 
 def test_the_wide_residual_network_gives_the_published_logits(wide):
@@ -154,22 +119,3 @@ def test_the_head_embeds_the_raw_time():
 def test_a_head_of_too_few_features_is_refused():
     with pytest.raises(UserError, match="8 features are too few"):
         NoisyMLP(10).init(jax.random.key(0), jnp.zeros((1, 8)), jnp.zeros(1))
-
-
-def test_training_follows_the_published_optimiser(wide):
-    network, params, arrays = wide
-    classifier = NoisyClassifier("golden", network, DDPM())
-    optimizer = sgd(lambda step: 0.1, 0.9, 5e-4, classifier.mask)
-    state = ClassifierState(jnp.int32(0), params, optimizer.init(params))
-    step = jax.jit(functools.partial(update, classifier, optimizer))
-    images = golden_values.nhwc(arrays["in/images"])
-    losses = []
-    for _ in range(3):
-        state, metrics = step(state, images, arrays["in/time"], arrays["in/labels"])
-        losses.append(metrics["loss"])
-    np.testing.assert_allclose(losses, arrays["out/losses"], rtol=1e-5)
-    np.testing.assert_array_equal(
-        state.params["fourier"]["frequencies"], arrays["out/frequencies"]
-    )
-    bias = state.params["classes"]["bias"]
-    assert golden_values.relative_error(bias, arrays["out/final_bias"]) < 1e-5

@@ -173,7 +173,13 @@ def test_class_conditional_is_what_the_checkpoint_was_trained_with(tmp_path):
 def test_help_lists_flags_and_tasks():
     status, _, text = run("--help")
     assert status == 0
-    for word in ("--workdir", "--task", "pretrain", "probe", "ddae_jax/settings/config.py"):
+    for word in (
+        "--workdir",
+        "--task",
+        "pretrain",
+        "probe",
+        "ddae_jax/settings/config.py",
+    ):
         assert word in text
 
 

@@ -12,8 +12,8 @@ from ddae_jax.train import state as train_state
 from ddae_jax.train.step import TrainStep
 from ddae_jax.weights import torch_layout
 from ddae_jax.weights import unet as unet_weights
-from tests.models.test_unet import network_of, params_of
 from tests.tools import golden_values
+from tests.tools.unet_golden import network_of, params_of
 
 
 def edm_times(normal):

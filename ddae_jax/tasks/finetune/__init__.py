@@ -32,6 +32,7 @@ from ddae_jax.models import NETWORKS
 from ddae_jax.report import outcome
 from ddae_jax.runtime import log, parallel
 from ddae_jax.runtime.random import stream
+from ddae_jax.settings.fields import declared
 from ddae_jax.tasks.finetune import classifier as classifiers
 from ddae_jax.tasks.finetune import depths, loop
 from ddae_jax.tasks.finetune import saved as finetune_saved
@@ -98,7 +99,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     if jax.process_index() != 0:
         return
     rows = log.read_metrics(folder)
-    fixed = set(getattr(network, "fixed_parameters", ()))
+    fixed = set(network.fixed_parameters)
     shapes = depths.parameter_shapes(denoiser, trained.image_shape)
     facts = {
         "step": trained.step,
@@ -177,12 +178,8 @@ def _regularised(config: ConfigDict, network):
     for field, value in wanted.items():
         if value is None:
             continue
-        if not hasattr(network, field):
-            having = [
-                name
-                for name, cls in NETWORKS.items()
-                if field in {f.name for f in dataclasses.fields(cls)}
-            ]
+        if field not in declared(type(network)):
+            having = [name for name, cls in NETWORKS.items() if field in declared(cls)]
             raise UserError(
                 f"config.finetune.{field}: {value}, but network {config.network.name} "
                 f"has none; these have it: {', '.join(having)}"

@@ -154,7 +154,6 @@ class FinetuneStep:
         # In this form parameters that never change stay bitwise what they are.
         ema = jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), state.ema, params)
         network = self.classifier.denoiser.network
-        if hasattr(network, "project"):
-            params = params | {"network": network.project(params["network"])}
+        params = params | {"network": network.project(params["network"])}
         metrics = {"loss": loss, "gradient_norm": optax.global_norm(gradient)}
         return TrainState(state.step + 1, params, ema, opt_state), metrics

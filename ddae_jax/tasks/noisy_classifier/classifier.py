@@ -3,9 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 
-import flax.linen as nn
 import flax.struct
-import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import optax
@@ -18,6 +16,7 @@ from ddae_jax.diffusion.noisy_classifier import (
     network_times,
 )
 from ddae_jax.diffusion.process import Process
+from ddae_jax.models.base import Trainable
 
 Images = Float[Array, "batch height width channels"]
 Times = Float[Array, "batch"]
@@ -36,7 +35,7 @@ class NoisyClassifier:
     """
 
     name: str
-    network: nn.Module
+    network: Trainable
     process: Process
     encode: Encode | None = None
 
@@ -86,11 +85,7 @@ class NoisyClassifier:
 
     def mask(self, params: dict) -> dict:
         """Tree like `params`: whether training may change it."""
-        fixed = getattr(self.network, "fixed_parameters", ())
-        flat = flax.traverse_util.flatten_dict(params, sep="/")
-        return flax.traverse_util.unflatten_dict(
-            {path: path not in fixed for path in flat}, sep="/"
-        )
+        return self.network.trainable(params)
 
 
 @flax.struct.dataclass

@@ -1,0 +1,193 @@
+"""The contract of denoising networks, and what is the same for all of them."""
+
+import abc
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+import flax.linen as nn
+import flax.traverse_util
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from ddae_jax.errors import UserError
+from ddae_jax.settings import fields
+from ddae_jax.settings.fields import setting
+
+
+class Trainable(nn.Module):
+    """A module that says which of its parameters training must leave as they are.
+
+    Attributes:
+      fixed_parameters: their paths in the parameter tree, joined by "/".
+    """
+
+    fixed_parameters: ClassVar[tuple[str, ...]] = ()
+
+    def trainable(self, params: dict) -> dict:
+        """Returns a tree like `params`: whether training may change each leaf."""
+        flat = flax.traverse_util.flatten_dict(params, sep="/")
+        return flax.traverse_util.unflatten_dict(
+            {path: path not in self.fixed_parameters for path in flat}, sep="/"
+        )
+
+
+class Network(Trainable, abc.ABC):
+    """A denoising network: noisy images, time and condition to its raw output.
+
+    A network is a subclass whose fields are declared with `settings.fields.setting`
+    (all but `dtype`); the config, `--help` and the bounds are read off them. It writes
+    `tap_paths`, `tiny` and `__call__`, and overrides those of the members below whose
+    default is not true of it, by a field or a property.
+
+    Attributes:
+      image_channels: channels of the images; None takes those of the images given.
+      dtype: of the computation; parameters and outputs are float32.
+      fixed_parameters: see `Trainable`; counts of parameters leave them out.
+      num_classes: classes that labels can name, without the null class; 0 for an
+        unconditional network.
+      null_label: the label that stands for no class; None where there is none.
+      augment_channels: numbers in an augmentation label; 0 where none is taken.
+      extra_tokens: tokens of a tap that come before those of the image.
+      learned_variance: the output has twice the channels of the images: the noise, then
+        where the variance of a sampling step lies.
+      uncertainty: the network learns the log-variance of its loss (`log_variance`).
+    """
+
+    image_channels: int | None = setting(
+        None, "channels of the images; None takes the data's", least=1, most=1024
+    )
+    dtype: Any = jnp.float32
+
+    num_classes: ClassVar[int] = 0
+    null_label: ClassVar[int | None] = None
+    augment_channels: ClassVar[int] = 0
+    extra_tokens: ClassVar[int] = 0
+    learned_variance: ClassVar[bool] = False
+    uncertainty: ClassVar[bool] = False
+
+    def __post_init__(self):
+        fields.check_all(type(self).__name__, self)
+        super().__post_init__()
+
+    @abc.abstractmethod
+    def tap_paths(self) -> dict[str, str]:
+        """Maps each tap to the path of its submodule ("/"-joined), in order of depth.
+
+        The output of the submodule's `__call__` is the tap: (batch, height, width,
+        channels), or (batch, tokens, features) with `extra_tokens` first, then the
+        image's tokens row by row.
+        """
+
+    @abc.abstractmethod
+    def tiny(self) -> Self:
+        """A copy of the same kind that runs in seconds, on images of 8x8.
+
+        It keeps what decides the path through the code (conditions, resampling,
+        attention, learned variance, ...) and has the least width and depth that can.
+        """
+
+    @abc.abstractmethod
+    def __call__(
+        self,
+        images: Float[Array, "batch height width channels"],
+        time: Float[Array, "batch"],
+        labels: Int[Array, "batch"] | None = None,
+        augment_labels: Float[Array, "batch augment"] | None = None,
+        train: bool = False,
+    ) -> Float[Array, "batch height width out_channels"]:
+        """Returns the raw output.
+
+        Args:
+          images: noisy, as `Process.network_inputs` scales them.
+          time: as `Process.network_inputs` gives it.
+          labels: classes, or `null_label`; None is the null class where there is one.
+          augment_labels: what was done to each image; None is nothing.
+          train: drop at random, by the rng stream "dropout".
+
+        Raises:
+          UserError: the network cannot take what it is given.
+        """
+
+    def project(self, params: dict) -> dict:
+        """Returns what training puts in place of `params`, at first and after a step.
+
+        The network's function must stay the same. By default, `params` as they are.
+        """
+        return params
+
+    def log_variance(self, time: Float[Array, "batch"]) -> Float[Array, "batch"]:
+        """Returns the learned log-variance of the loss at the network's `time`.
+
+        It is asked for where `uncertainty` is true.
+        """
+        return jnp.zeros_like(time)
+
+    def with_regularisation(
+        self, drop_path: float | None = None, dropout: float | None = None
+    ) -> Self:
+        """Returns a copy with other rates, in [0, 1); None keeps the network's own.
+
+        Raises:
+          UserError: the network has no such field, or the rate is out of range.
+        """
+        given = {"drop_path": drop_path, "dropout": dropout}
+        given = {name: rate for name, rate in given.items() if rate is not None}
+        for name in given:
+            if name not in fields.declared(type(self)):
+                raise UserError(f"{type(self).__name__} has no {name}")
+        return self.clone(**given)
+
+    def check_inputs(
+        self,
+        images: Float[Array, "batch height width channels"],
+        labels: Int[Array, "batch"] | None,
+        augment_labels: Float[Array, "batch augment"] | None,
+    ) -> None:
+        """Raises a UserError for images or labels that the network is not made for."""
+        channels = images.shape[-1]
+        if self.image_channels not in (None, channels):
+            raise UserError(
+                f"the network takes {self.image_channels} channels "
+                f"(network.image_channels), the images have {channels}"
+            )
+        name = type(self).__name__
+        if labels is not None and not self.num_classes:
+            raise UserError(f"this {name} has num_classes=0: it takes no class labels")
+        if augment_labels is not None and not self.augment_channels:
+            raise UserError(
+                f"this {name} has augment_channels=0: it takes no augmentation labels"
+            )
+
+
+def attention_setting() -> Any:
+    """Declares the field `attention_implementation`."""
+    return setting(
+        None,
+        "implementation of jax.nn.dot_product_attention; None chooses",
+        choices=("xla", "cudnn"),
+    )
+
+
+def remat_setting() -> Any:
+    """Declares the field `remat`."""
+    return setting(False, "recompute blocks in the backward pass, to save memory")
+
+
+def check_levels(channel_multipliers: Sequence[int], attention: Sequence[bool]) -> None:
+    """Raises a UserError unless both have one value per level of a UNet."""
+    if len(attention) != len(channel_multipliers):
+        raise UserError(
+            f"attention is given for {len(attention)} levels, channel_multipliers for "
+            f"{len(channel_multipliers)}"
+        )
+
+
+def check_sides(
+    images: Float[Array, "batch height width channels"], factor: int, name: str
+) -> None:
+    """Raises a UserError unless height and width are multiples of `factor`."""
+    height, width = images.shape[1:3]
+    if height % factor or width % factor:
+        raise UserError(
+            f"images of {height}x{width} pixels: the {name} needs multiples of {factor}"
+        )

@@ -9,8 +9,8 @@ import numpy as np
 
 from ddae_jax.data import augment
 from ddae_jax.denoiser import Denoiser
-from ddae_jax.diffusion import samplers
 from ddae_jax.diffusion.ddpm import DDPM
+from ddae_jax.diffusion.ddpm_samplers import DDIM
 from ddae_jax.features import encode as features
 from ddae_jax.models.unet import UNet
 from ddae_jax.train import state as train_state
@@ -53,12 +53,11 @@ def sampler(
 
     @functools.partial(jax.jit, compiler_options=options)
     def sample(params, key):
-        return samplers.ddim(
+        return DDIM(steps=steps)(
             lambda x_t, time: denoiser.x0(params, x_t, time),
             denoiser.process,
             jax.random.normal(key, (batch, *IMAGE_SHAPE)),
             step_noise=lambda step: jnp.zeros((batch, *IMAGE_SHAPE)),
-            steps=steps,
         )
 
     key = jax.random.key(0)

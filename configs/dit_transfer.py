@@ -9,8 +9,8 @@
 Images are flipped and cropped at their own size, resized to 256x256 as Pillow's
 bilinear filter does, and encoded to a draw from the autoencoder's posterior, batch by
 batch: no cache. No class is given. Protocol as published (Xiang et al. 2023): tap
-layer-13, DiT's 0-based time 121 or 81, one linear layer, Adam at 1e-3 for each of 4
-GPUs, 30 epochs, cosine. Our choice: the batch size, not published for this experiment.
+layer-13, DiT's 0-based time 121 or 81, one linear layer, batches of 128
+and Adam at 1e-3 for each of 4 GPUs, 30 epochs, cosine.
 Data: CIFAR-10 as in configs/cifar10.py, Tiny-ImageNet as in configs/tiny_imagenet.py.
 Hardware: meant for one GPU of 80 GB in bfloat16. Time: not measured.
 Expected result, as published, not measured here, test accuracy:

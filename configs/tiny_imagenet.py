@@ -41,7 +41,6 @@ def get_config(variant: str = ""):
     config.train.checkpoint_every = 1000
     config.train.keep_every = 20_000
     config.train.sample_every = 5000
-    config.probe.times = (3, 4, 5)
     if variant == "test":
         config_lib.shrink(config)
     return config

@@ -100,7 +100,7 @@ class Denoiser:
     def _check_output(self, output: Images, x_t: Images) -> None:
         """An output of another shape would broadcast, and train to noise."""
         *size, channels = x_t.shape
-        doubled = hasattr(self.process, "x0_and_variance")
+        doubled = self.process.learned_variance
         wanted = (*size, channels * (2 if doubled else 1))
         if output.shape != wanted:
             raise UserError(

@@ -1,103 +1,126 @@
 """Denoiser + sampler -> images, each a function of its own index."""
 
 import dataclasses
-import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Sharding
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
-from ddae_jax.data.augment import example_keys
+from ddae_jax.data.augment import example_keys, to_uint8
 from ddae_jax.denoiser import Denoiser
-from ddae_jax.diffusion.guidance import guided
+from ddae_jax.diffusion.guidance import Guidance
+from ddae_jax.diffusion.sampler import Denoise, Sampler
+from ddae_jax.errors import UserError
+from ddae_jax.runtime import compiler
 
-Draw = Callable[
-    [dict, PRNGKeyArray, Int[Array, "batch"], Int[Array, "batch"] | None],
-    UInt8[Array, "batch height width channels"],
-]
+
+class Decoder(Protocol):
+    """What turns the x0 of a denoiser of latents into images; hashable."""
+
+    def decode(
+        self, params: dict, x0: Float[Array, "batch rows columns latent"]
+    ) -> UInt8[Array, "batch height width channels"]:
+        """Returns the images; `params` are the autoencoder's."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
-class Guidance:
-    """Classifier-free guidance of class-conditional samples.
+class Generator:
+    """A way to draw images from a denoiser: a pure function, hashable by value.
 
     Attributes:
-      scale: 1 is none.
-      low, high: the noise levels between which it acts.
-      channels: how many of the first channels are guided; None for all of the image.
+      image_shape: (height, width, channels) of what the denoiser takes.
+      guidance: where it acts, draws need labels and a network with a `null_label`.
+      decoder: of a denoiser of latents.
+
+    Raises:
+      UserError: the sampler's settings do not fit the process, or guidance acts and the
+        network has no `null_label`.
     """
 
-    scale: float = 1.0
-    low: float = 0.0
-    high: float = math.inf
-    channels: int | None = None
+    denoiser: Denoiser
+    sampler: Sampler
+    image_shape: tuple[int, int, int]
+    guidance: Guidance = Guidance()
+    decoder: Decoder | None = None
 
+    def __post_init__(self):
+        self.sampler.check(self.denoiser.process)
+        if self.guidance.acts and self.denoiser.network.null_label is None:
+            raise UserError('guidance needs a network trained with "no class"')
 
-def to_uint8(
-    images: Float[Array, "batch height width channels"],
-) -> UInt8[Array, "batch height width channels"]:
-    """Maps [-1, 1] to 0..255, clipped and rounded."""
-    return jnp.clip(jnp.round((images + 1) * 127.5), 0, 255).astype(jnp.uint8)
+    def __call__(
+        self,
+        params: dict,
+        key: PRNGKeyArray,
+        indices: Int[Array, "batch"],
+        labels: Int[Array, "batch"] | None = None,
+    ) -> UInt8[Array, "batch height width channels"]:
+        """Returns images; number i depends on (key, indices[i], labels[i]) alone.
 
-
-def draw_function(
-    denoiser: Denoiser,
-    sampler: Callable,
-    options: Mapping[str, Any],
-    image_shape: tuple[int, int, int],
-    guidance: Guidance | None = None,
-    decode: Callable[[dict, Array], Array] | None = None,
-) -> Draw:
-    """Returns the pure function (params, key, indices, labels) -> uint8 images.
-
-    Sample i depends on (key, indices[i], labels[i]) alone.
-
-    Args:
-      sampler: one of `diffusion.SAMPLERS`.
-      options: the sampler's keyword arguments.
-      guidance: needs labels and a network with a `null_label`; None for no guidance.
-      decode: (params, x0) -> uint8 images, of a denoiser of latents; `params` of the
-        result are then {"denoiser": ..., "autoencoder": ...}.
-    """
-    process = denoiser.process
-    learned_variance = hasattr(process, "x0_and_variance")
-
-    def draw(params, key, indices, labels=None):
-        own = params if decode is None else params["denoiser"]
-
-        def denoise_with(labels):
-            def denoise(x_t, time):
-                output = denoiser.output(own, x_t, time, labels)
-                if learned_variance:
-                    return process.x0_and_variance(output, x_t, time)
-                return process.x0(output, x_t, time)
-
-            return denoise
-
-        denoise = denoise_with(labels)
-        if guidance is not None and guidance.scale != 1:
-            null = jnp.full_like(indices, denoiser.network.null_label)
-            denoise = guided(
-                denoise,
-                denoise_with(null),
-                process,
-                guidance.scale,
-                (guidance.low, guidance.high),
-                guidance.channels or image_shape[-1],
-            )
+        Args:
+          params: the denoiser's; with a decoder {"denoiser": ..., "autoencoder": ...}.
+          labels: classes, of a network trained with them.
+        """
+        own = params if self.decoder is None else params["denoiser"]
         keys = example_keys(key, indices)
 
-        def noise_of(step):
+        def noise(step: Int[Array, ""] | int) -> Float[Array, "batch ..."]:
             def one(key):
-                return jax.random.normal(jax.random.fold_in(key, step), image_shape)
+                key = jax.random.fold_in(key, step)
+                return jax.random.normal(key, self.image_shape)
 
             return jax.vmap(one)(keys)
 
-        x0 = sampler(
-            denoise, process, noise_of(0), lambda step: noise_of(step + 1), **options
+        x0 = self.sampler(
+            self._denoise(own, indices, labels),
+            self.denoiser.process,
+            noise(0),
+            lambda step: noise(step + 1),
         )
-        return to_uint8(x0) if decode is None else decode(params["autoencoder"], x0)
+        if self.decoder is None:
+            return to_uint8(x0)
+        return self.decoder.decode(params["autoencoder"], x0)
 
-    return draw
+    def _denoise(
+        self,
+        params: dict,
+        indices: Int[Array, "batch"],
+        labels: Int[Array, "batch"] | None,
+    ) -> Denoise:
+        """What the sampler takes, guided where guidance acts."""
+        denoiser, process = self.denoiser, self.denoiser.process
+
+        def given(labels):
+            def denoise(x_t, time):
+                output = denoiser.output(params, x_t, time, labels)
+                return process.estimate(output, x_t, time)
+
+            return denoise
+
+        if not self.guidance.acts:
+            return given(labels)
+        null = jnp.full_like(indices, denoiser.network.null_label)
+        return self.guidance(given(labels), given(null), process)
+
+
+@compiler.jit(static_argnames=("generator", "sharding"))
+def generate(
+    generator: Generator,
+    params: dict,
+    key: PRNGKeyArray,
+    indices: Int[Array, "batch"],
+    labels: Int[Array, "batch"] | None = None,
+    sharding: Sharding | None = None,
+) -> UInt8[Array, "batch height width channels"]:
+    """`generator` as a compiled program; equal generators share one.
+
+    Args:
+      sharding: of the images; None leaves it to the compiler.
+    """
+    images = generator(params, key, indices, labels)
+    if sharding is None:
+        return images
+    return jax.lax.with_sharding_constraint(images, sharding)

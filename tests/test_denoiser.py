@@ -7,8 +7,8 @@ import pytest
 
 from ddae_jax.denoiser import Denoiser
 from ddae_jax.diffusion.ddpm import DDPM
-from ddae_jax.diffusion.dit_process import LearnedVarianceDDPM
 from ddae_jax.diffusion.edm import EDM
+from ddae_jax.diffusion.learned_variance import LearnedVarianceDDPM
 from ddae_jax.errors import UserError
 from ddae_jax.models.dit import DiT
 from ddae_jax.models.edm2 import EDM2UNet

@@ -27,6 +27,13 @@ def to_float(
     return images.astype(jnp.float32) / 127.5 - 1
 
 
+def to_uint8(
+    images: Float[Array, "batch height width channels"],
+) -> UInt8[Array, "batch height width channels"]:
+    """Maps [-1, 1] to 0..255, clipped and rounded."""
+    return jnp.clip(jnp.round((images + 1) * 127.5), 0, 255).astype(jnp.uint8)
+
+
 def random_flip(
     keys: Key[Array, "batch"], images: Num[Array, "batch height width channels"]
 ) -> Num[Array, "batch height width channels"]:

@@ -1,20 +1,50 @@
-"""Gaussian paths from images to noise, and the samplers that run them backwards."""
+"""Gaussian paths from images to noise, and the samplers that lead back."""
+
+from collections.abc import Mapping
 
 from ddae_jax.diffusion.ddpm import DDPM
-from ddae_jax.diffusion.dit_process import LearnedVarianceDDPM
-from ddae_jax.diffusion.dit_sampler import respaced
+from ddae_jax.diffusion.ddpm_samplers import DDIM, DDPMAncestral
 from ddae_jax.diffusion.edm import EDM
+from ddae_jax.diffusion.edm_sampler import EDMHeun
 from ddae_jax.diffusion.flow import Flow
-from ddae_jax.diffusion.flow_samplers import flow_euler, flow_heun
-from ddae_jax.diffusion.samplers import ddim, ddpm_ancestral, edm_heun
+from ddae_jax.diffusion.flow_samplers import FlowEuler, FlowHeun
+from ddae_jax.diffusion.learned_variance import LearnedVarianceDDPM
+from ddae_jax.diffusion.process import Process
+from ddae_jax.diffusion.respaced import Respaced
+from ddae_jax.diffusion.sampler import Sampler
+from ddae_jax.errors import UserError
 
-PROCESSES = {"ddpm": DDPM, "edm": EDM, "flow": Flow, "dit": LearnedVarianceDDPM}
+PROCESSES: dict[str, type[Process]] = {
+    "ddpm": DDPM,
+    "edm": EDM,
+    "flow": Flow,
+    "dit": LearnedVarianceDDPM,
+}
 """Name in a config -> class; the class's fields are the config's fields."""
 
-SAMPLERS = {
-    "ddpm": {"ancestral": ddpm_ancestral, "ddim": ddim},
-    "edm": {"heun": edm_heun},
-    "flow": {"euler": flow_euler, "heun": flow_heun},
-    "dit": {"respaced": respaced},
+SAMPLERS: dict[str, dict[str, type[Sampler]]] = {
+    "ddpm": {"ddim": DDIM, "ancestral": DDPMAncestral},
+    "edm": {"heun": EDMHeun},
+    "flow": {"euler": FlowEuler, "heun": FlowHeun},
+    "dit": {"respaced": Respaced},
 }
-"""Name of a process -> name of a sampler in a config -> function."""
+"""Name of a process -> name of a sampler in a config -> class; the default first."""
+
+
+def register_process(
+    name: str, process: type[Process], samplers: Mapping[str, type[Sampler]]
+) -> None:
+    """Makes a process and its samplers known to configs, as `name`.
+
+    Args:
+      samplers: name in a config -> class; the first is the default.
+
+    Raises:
+      UserError: the name belongs to another process, or there is no sampler.
+    """
+    if PROCESSES.get(name, process) is not process:
+        raise UserError(f"process {name!r} is {PROCESSES[name].__name__} already")
+    if not samplers:
+        raise UserError(f"process {name!r} has no sampler")
+    PROCESSES[name] = process
+    SAMPLERS[name] = dict(samplers)

@@ -6,9 +6,9 @@ import pathlib
 from ml_collections import ConfigDict
 
 from ddae_jax.denoiser import Denoiser
+from ddae_jax.diffusion.times import Time, at_level
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import common
-from ddae_jax.tasks.probe.grid import Time, at_level
 
 # Where the published probes are best, for DDPM and EDM alike (reference/ddae.md).
 _LEVEL = 0.05

@@ -20,7 +20,7 @@ from ddae_jax.errors import UserError
 from ddae_jax.experiment import autoencoder, common
 from ddae_jax.features.encode import Encode, Encoder, example_noise, noise_shape
 from ddae_jax.features.latents import LatentEncoder, Latents
-from ddae_jax.generate import draw_function
+from ddae_jax.generate import Generator
 from ddae_jax.runtime import compiler, parallel
 from ddae_jax.runtime.random import stream
 from ddae_jax.settings import command_line
@@ -312,6 +312,5 @@ def _sample_program(
     options: tuple[tuple[str, Any], ...],
     latents: Latents | None,
 ) -> Callable[..., Array]:
-    decode = latents.decode if latents is not None else None
-    draw = draw_function(denoiser, sampler, dict(options), image_shape, decode=decode)
+    draw = Generator(denoiser, sampler(**dict(options)), image_shape, decoder=latents)
     return jax.jit(draw, compiler_options=compiler.compiler_options())

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
+from ddae_jax.data.augment import to_uint8
 from ddae_jax.errors import UserError
 from ddae_jax.features.encode import Encoder
-from ddae_jax.generate import to_uint8
 from ddae_jax.models.vae import AutoencoderKL
 
 Images = Float[Array, "batch height width channels"]

@@ -219,10 +219,6 @@ def _check_taps_and_times(config: ConfigDict) -> None:
                 raise UserError(
                     config_lib.unknown(f"config.{name}.{field}", tap, known)
                 )
-        if "times" in section and not section.times and not section.noise_levels:
-            raise UserError(
-                f"config.{name}.times: empty, and so is {name}.noise_levels"
-            )
         for field in ("times", "noise_levels", "test_times", "test_noise_levels"):
             for value in section.get(field, ()):
                 if not isinstance(value, int | float) or not value >= 0:

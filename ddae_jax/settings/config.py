@@ -6,10 +6,9 @@ floors below take plain arguments.
 
 import dataclasses
 import difflib
-import inspect
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
@@ -93,7 +92,7 @@ def default(
 
     config.probe = probe = ConfigDict()
     probe.taps = ()  # empty: all
-    probe.times = (1, 11, 21)  # in the published convention of the process
+    probe.times = ()  # in its published convention; empty: the process's own
     probe.noise_levels = ()  # sigma/alpha; instead of times where not empty
     # adam: the published protocol; logistic: converged; ridge, knn; attentive: over
     # positions instead of their mean
@@ -145,7 +144,7 @@ def select(config: ConfigDict, section: str, name: str) -> None:
     known, options = {
         "network": (NETWORKS, _module_fields),
         "process": (PROCESSES, _module_fields),
-        "sampler": (samplers, _sampler_options),
+        "sampler": (samplers, _module_fields),
     }[section]
     if name not in known:
         raise UserError(unknown(f"config.{section}.name", name, known))
@@ -167,14 +166,6 @@ def _module_fields(cls: type) -> dict[str, Any]:
         field.name: _optional(field.default, hints[field.name])
         for field in dataclasses.fields(cls)
         if field.init and field.name not in _NOT_CONFIGURED
-    }
-
-
-def _sampler_options(function: Callable) -> dict[str, Any]:
-    return {
-        name: parameter.default
-        for name, parameter in inspect.signature(function).parameters.items()
-        if parameter.default is not inspect.Parameter.empty
     }
 
 
@@ -215,7 +206,7 @@ def shrink(config: ConfigDict) -> None:
     train.log_every = train.checkpoint_every = 2
     train.keep_every, train.sample_every = min(train.keep_every, 2), 4
     config.sample.count = config.sample.batch_size = config.sample.grid = 8
-    probe.times = probe.times[:2]
+    probe.times = (probe.times or process(config).probe_times)[:2]
     probe.noise_levels = probe.noise_levels[:2]
     probe.epochs, probe.batch_size, probe.seeds = 1, 16, min(probe.seeds, 2)
     probe.train_count, probe.test_count, probe.held_out = 64, 32, 0.5

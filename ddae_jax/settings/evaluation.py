@@ -8,7 +8,7 @@ from ml_collections import ConfigDict, config_dict
 def _contrastive() -> ConfigDict:
     contrastive = ConfigDict()
     contrastive.taps = ()  # empty: all
-    contrastive.times = (11,)  # in the published convention of the process
+    contrastive.times = ()  # in its published convention; empty: the process's own
     contrastive.noise_levels = ()  # sigma/alpha; instead of times where not empty
     contrastive.steps = ()  # checkpoints; empty: all
     contrastive.count = 50_000  # training images, drawn at random; 0: all

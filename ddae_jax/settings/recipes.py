@@ -31,6 +31,7 @@ def edm_songunet(config: ConfigDict, images: int, ncsnpp: bool = False) -> None:
     train.ema_decay = 0.5 ** (512 / 500_000)
     train.flip = False
     train.augment_probability = 0.12
+    config.sampler.clip = False  # NVlabs' sampler does not
     _keep(config, images)
 
 
@@ -65,6 +66,7 @@ def edm2(
     if weight_normalization:
         train.decay_from = 400 * images // train.batch_size
     train.ema_decay = 0.9993
+    config.probe.crop = 0  # the published probe flips alone
     _keep(config, images)
 
 
@@ -91,7 +93,6 @@ def uvit_s(config: ConfigDict, images: int) -> None:
     train.weight_decay = 0.03
     train.clip_norm = float("inf")
     train.ema_decay, train.ema_warmup = 0.9999, False
-    config.probe.times = (1, 11, 21)
     _keep(config, images)
 
 
@@ -99,7 +100,6 @@ def _edm(config: ConfigDict, network: str) -> None:
     config_lib.select(config, "process", "edm")
     config_lib.select(config, "network", network)
     config.train.clip_norm = float("inf")
-    config.probe.times = (3, 4, 5)
 
 
 def _keep(config: ConfigDict, images: int) -> None:

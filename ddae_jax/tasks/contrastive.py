@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from ddae_jax.data import batches
 from ddae_jax.data import source as data_source
+from ddae_jax.diffusion.times import Time
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import common
 from ddae_jax.features.encode import encode_batches
@@ -20,7 +21,7 @@ from ddae_jax.report import figures as curves
 from ddae_jax.report import outcome
 from ddae_jax.runtime import checkpoint, log, parallel
 from ddae_jax.runtime.random import stream
-from ddae_jax.tasks.probe.grid import Time, resolve_times
+from ddae_jax.tasks.probe.grid import resolve_times
 
 _METRICS = ("alignment", "uniformity")
 
@@ -94,7 +95,8 @@ def measure(
         trained.mesh,
     )
     common.check_images(trained, train)
-    times = resolve_times(settings, trained.denoiser.process, "contrastive")
+    process = trained.denoiser.process
+    times = resolve_times(settings, process, process.contrastive_times, "contrastive")
     paths = trained.denoiser.network.tap_paths()
     taps = tuple(tap for tap in paths if not settings.taps or tap in settings.taps)
     logging.info("contrastive: step %d, %d taps, %d times", step, len(taps), len(times))

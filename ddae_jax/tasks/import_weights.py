@@ -21,8 +21,6 @@ from ddae_jax.train import state as train_state
 from ddae_jax.weights import edm_pickle, families, folder, torch_files, torch_layout
 
 _READERS = (".pkl", ".safetensors", ".pth", ".pt", ".ckpt", ".bin")
-# Where the config's probe times are none of the process's: levels that classify well.
-_PROBE_TIMES = {"edm": (3, 4, 5), "flow": (0.85, 0.9, 0.95)}
 
 
 def run(config: ConfigDict, workdir: pathlib.Path) -> None:
@@ -183,6 +181,8 @@ def _configure(
         for field, value in families.fields(network, without=("dtype",)).items():
             if value is not None:
                 config.network[field] = value
+        if name == "songunet" and process == "edm":
+            config.sampler.clip = False  # NVlabs' sampler does not
         if "sigma_data" in facts and process == "edm":
             config.process.sigma_data = facts["sigma_data"]
         config.train.class_conditional = network.num_classes > 0
@@ -193,7 +193,7 @@ def _configure(
             for time in config.probe.times:
                 config_lib.process(config).official_time(time)
         except UserError:
-            config.probe.times = _PROBE_TIMES.get(process, (1, 11, 21))
+            config.probe.times = ()
 
 
 def _write_checkpoint(

@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Callable, Iterator
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from einops import rearrange
@@ -15,10 +14,12 @@ from PIL import Image
 
 from ddae_jax.denoiser import Denoiser
 from ddae_jax.diffusion import SAMPLERS
+from ddae_jax.diffusion.guidance import Guidance
+from ddae_jax.diffusion.sampler import Sampler
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import autoencoder, common
 from ddae_jax.features.latents import Latents
-from ddae_jax.generate import Draw, Guidance, draw_function
+from ddae_jax.generate import Generator
 from ddae_jax.runtime import compiler, log, parallel
 from ddae_jax.runtime.random import stream
 from ddae_jax.settings import config as config_lib
@@ -29,47 +30,37 @@ def configured_draw(
     denoiser: Denoiser,
     image_shape: tuple[int, int, int],
     latents: Latents | None = None,
-) -> Draw:
+) -> Generator:
     """The sampler of the config, as a function of (params, key, indices, labels)."""
-    options = dict(config.sampler)
-    sampler = SAMPLERS[config.process.name][options.pop("name")]
     settings = config.sample
-    guidance = None
-    if settings.guidance_scale != 1:
-        if not config.train.class_conditional or denoiser.network.null_label is None:
-            raise UserError(
-                "config.sample.guidance_scale: needs a network trained with classes "
-                'and with "no class"'
-            )
-        low, high = settings.guidance_interval
-        guidance = Guidance(
-            settings.guidance_scale, low, high, settings.guidance_channels
+    if settings.guidance_scale != 1 and (
+        not config.train.class_conditional or denoiser.network.null_label is None
+    ):
+        raise UserError(
+            "config.sample.guidance_scale: needs a network trained with classes "
+            'and with "no class"'
         )
-    decode = latents.decode if latents is not None else None
-    return draw_function(denoiser, sampler, options, image_shape, guidance, decode)
+    guidance = Guidance(
+        settings.guidance_scale,
+        *settings.guidance_interval,
+        settings.guidance_channels,
+    )
+    return Generator(denoiser, _sampler(config), image_shape, guidance, latents)
+
+
+def _sampler(config: ConfigDict) -> Sampler:
+    options = dict(config.sampler)
+    return SAMPLERS[config.process.name][options.pop("name")](**options)
 
 
 def check_sampler(config: ConfigDict) -> None:
-    """Traces the sampler with an empty denoiser: a mistake in its settings is told
-    before training, not after it.
+    """Tells a mistake in the sampler's settings before training, not after it.
 
     Raises:
       UserError: a setting that the sampler or the process does not allow.
     """
-    options = dict(config.sampler)
-    name = options.pop("name")
-    process = config_lib.process(config)
-    sampler = SAMPLERS[config.process.name][name]
-    learned_variance = hasattr(process, "x0_and_variance")
-
-    def denoise(x_t, time):
-        return jnp.concatenate([x_t, x_t], axis=-1) if learned_variance else x_t
-
     try:
-        jax.eval_shape(
-            lambda x_t: sampler(denoise, process, x_t, lambda step: x_t, **options),
-            jax.ShapeDtypeStruct((1, 1, 1, 1), jnp.float32),
-        )
+        _sampler(config).check(config_lib.process(config))
     except UserError as error:
         raise UserError(f"config.sampler: {error}") from error
 

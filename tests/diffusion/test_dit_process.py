@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddae_jax.diffusion.dit_process import LearnedVarianceDDPM
-from ddae_jax.diffusion.dit_sampler import respaced, respaced_times
+from ddae_jax.diffusion.learned_variance import LearnedVarianceDDPM
+from ddae_jax.diffusion.respaced import Respaced
+from ddae_jax.diffusion.schedules import respaced_times
 from ddae_jax.diffusion.variational import decoder_log_likelihood, gaussian_kl
 from ddae_jax.errors import UserError
 from tests.tools import golden_values
@@ -53,9 +54,9 @@ def test_network_sees_raw_times_and_outputs_are_split():
     np.testing.assert_array_equal(images, x_t)
     np.testing.assert_array_equal(network_time, time)
     output = jax.random.normal(jax.random.key(0), (2, 2, 2, 8))
-    noise = PROCESS.noise_estimate(output, x_t, time)
+    noise = PROCESS.predicted_noise(output, x_t)
     np.testing.assert_array_equal(noise, output[..., :4])
-    both = PROCESS.x0_and_variance(output, x_t, time)
+    both = PROCESS.estimate(output, x_t, time)
     np.testing.assert_array_equal(both[..., :4], PROCESS.x0(output, x_t, time))
     np.testing.assert_array_equal(both[..., 4:], output[..., 4:])
 
@@ -123,7 +124,7 @@ def test_respaced_times(steps):
 
 def test_respaced_times_refuses_what_does_not_fit():
     for steps in (1, 1001):
-        with pytest.raises(UserError, match=f"{steps} steps"):
+        with pytest.raises(UserError, match=f"steps: {steps} is not in"):
             respaced_times(1000, steps)
 
 
@@ -159,9 +160,9 @@ def test_respaced_sampling_follows_its_gaussian_chain(variance_output):
         slope = back(1.0)[0] - offset
         added = high**fraction * low ** (1 - fraction) if s >= 0 else 0
         mean, spread = slope * mean + offset, slope**2 * spread + added
-    samples = jax.jit(
-        lambda start: respaced(denoise, PROCESS, start, noise, steps=steps)
-    )(noise(1000))
+    samples = jax.jit(lambda start: Respaced(steps)(denoise, PROCESS, start, noise))(
+        noise(1000)
+    )
     samples = np.asarray(samples, np.float64)
     error = 4 * np.sqrt(spread / count)
     assert samples.mean() == pytest.approx(mean, abs=error)
@@ -175,7 +176,5 @@ def test_respaced_sampling_clips_the_estimate_but_not_the_variance():
 
     start = jnp.zeros((2, 3))
     for clip, expected in [(False, 5), (True, 1)]:
-        samples = respaced(
-            denoise, PROCESS, start, lambda step: start, steps=5, clip=clip
-        )
+        samples = Respaced(5, clip)(denoise, PROCESS, start, lambda step: start)
         np.testing.assert_allclose(samples, expected, rtol=1e-5)

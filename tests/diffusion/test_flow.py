@@ -7,46 +7,49 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddae_jax.diffusion.flow import Flow, shift_time
-from ddae_jax.diffusion.flow_samplers import flow_euler, flow_heun, flow_schedule
+from ddae_jax.diffusion.flow import Flow
+from ddae_jax.diffusion.flow_samplers import FlowEuler, FlowHeun
+from ddae_jax.diffusion.schedules import flow_times, shift_time
 from ddae_jax.errors import UserError
 
-MEAN, DEVIATION = 0.3, 0.2
+MEAN, SPREAD = 0.3, 0.2
 NOISE = jnp.linspace(-2, 2, 9)[:, None]
-EXACT = MEAN + DEVIATION * np.asarray(NOISE)  # the flow maps quantile to quantile
+EXACT = MEAN + SPREAD * np.asarray(NOISE)  # the flow maps quantile to quantile
 
 
 def denoise(x, time):
-    """E[x0 | x_t] for x0 ~ N(MEAN, DEVIATION^2)."""
+    """E[x0 | x_t] for x0 ~ N(MEAN, SPREAD^2)."""
     t = time[:, None]
-    variance = t**2 * DEVIATION**2 + (1 - t) ** 2
-    return MEAN + t * DEVIATION**2 / variance * (x - t * MEAN)
+    variance = t**2 * SPREAD**2 + (1 - t) ** 2
+    return MEAN + t * SPREAD**2 / variance * (x - t * MEAN)
 
 
 def unused(step):
     raise AssertionError("flow samplers are deterministic")
 
 
-def error(sampler, steps, shift):
-    run = jax.jit(
-        lambda noise: sampler(denoise, Flow(), noise, unused, steps=steps, shift=shift)
-    )
-    return np.abs(run(NOISE) - EXACT).max()
+def draw(sampler):
+    return jax.jit(lambda noise: sampler(denoise, Flow(), noise, unused))(NOISE)
+
+
+def error(sampler, intervals, shift):
+    samples = draw(sampler(steps=intervals + 1, shift=shift))
+    return np.abs(samples - EXACT).max()
 
 
 @pytest.mark.parametrize("shift", [0.3, 1.0, 2.0])
 def test_samplers_converge_at_their_order(shift):
-    euler = [error(flow_euler, steps, shift) for steps in (100, 200)]
+    euler = [error(FlowEuler, count, shift) for count in (100, 200)]
     assert 1.7 < euler[0] / euler[1] < 2.3
-    heun = [error(flow_heun, steps, shift) for steps in (20, 40)]
+    heun = [error(FlowHeun, count, shift) for count in (20, 40)]
     assert 3 < heun[0] / heun[1] < 6
     assert euler[1] < 0.05 and heun[1] < 0.05
 
 
-@pytest.mark.parametrize("sampler", [flow_euler, flow_heun])
+@pytest.mark.parametrize("sampler", [FlowEuler, FlowHeun])
 def test_samplers_are_the_textbook_rules_in_velocities(sampler):
-    steps, shift = 7, 0.3
-    grid = np.arange(steps + 1) / steps
+    steps, shift = 8, 0.3
+    grid = np.linspace(0, 1, steps)  # num_steps of the published code
     times = shift * grid / (1 + (shift - 1) * grid)
     times[-1] = 1
 
@@ -59,38 +62,33 @@ def test_samplers_are_the_textbook_rules_in_velocities(sampler):
     for now, after in itertools.pairwise(times):
         first = velocity(x, now)
         end = x + (after - now) * first
-        if sampler is flow_heun and after < 1:
+        if sampler is FlowHeun and after < 1:
             end = x + (after - now) * (first + velocity(end, after)) / 2
         x = end
-    ours = jax.jit(
-        lambda noise: sampler(denoise, Flow(), noise, unused, steps=steps, shift=shift)
-    )(NOISE)
-    np.testing.assert_allclose(ours, x, atol=1e-5)
+    np.testing.assert_allclose(draw(sampler(steps=steps, shift=shift)), x, atol=1e-5)
 
 
-@pytest.mark.parametrize("sampler, evaluations", [(flow_euler, 5), (flow_heun, 9)])
-def test_evaluations_are_counted_and_clipping_is_optional(sampler, evaluations):
-    calls = []
-
-    def five(x, time):
-        jax.debug.callback(lambda _: calls.append(1), time[0])
-        return 5 + 0 * x
-
-    assert np.allclose(sampler(five, Flow(), NOISE, unused, steps=5), 5, atol=1e-4)
-    jax.effects_barrier()
-    assert len(calls) == evaluations
-    clipped = sampler(five, Flow(), NOISE, unused, steps=5, clip=True)
-    assert np.allclose(clipped, 1, atol=1e-4)
+@pytest.mark.parametrize("sampler", [FlowEuler, FlowHeun])
+def test_clipping_is_optional(sampler):
+    for clip, expected in [(False, 5), (True, 1)]:
+        samples = sampler(steps=5, clip=clip)(
+            lambda x, time: 5 + 0 * x, Flow(), NOISE, unused
+        )
+        np.testing.assert_allclose(samples, expected, atol=1e-4)
 
 
-def test_schedule():
-    times = flow_schedule(250, 0.3)
-    assert times[0] == 0 and times[-1] == 1 and len(times) == 251
+def test_the_published_250_steps_are_249_intervals():
+    times = flow_times(250, 0.3)
+    assert times[0] == 0 and times[-1] == 1 and len(times) == 250
     assert np.all(np.diff(times) > 0)
-    assert times[125] == pytest.approx(0.15 / 0.65)
-    for steps, shift, message in [(0, 1.0, "at least 1 step"), (5, 0.0, "shift is 0")]:
-        with pytest.raises(UserError, match=message):
-            flow_schedule(steps, shift)
+    even = 100 / 249
+    assert times[100] == pytest.approx(0.3 * even / (1 - 0.7 * even))
+    assert len(FlowEuler(steps=250).table(Flow())["time"]) == 249
+    assert len(FlowHeun(steps=250).table(Flow())["time"]) == 2 * 249 - 1
+    with pytest.raises(UserError, match="at least 2 times"):
+        flow_times(1, 1.0)
+    with pytest.raises(UserError, match="steps: 1 is not 2 or more"):
+        FlowEuler(steps=1)
 
 
 def test_training_times():
@@ -135,7 +133,7 @@ def test_losses():
     )
 
 
-def test_the_cosine_loss_has_finite_slopes_at_a_zero_output():
+def test_the_cosine_loss_has_finite_gradients_at_a_zero_output():
     x0, noise = jnp.ones((2, 3, 3, 3)), jnp.zeros((2, 3, 3, 3))
     time = jnp.array([0.3, 0.6])
     flow = Flow(cosine_loss=True)

@@ -8,43 +8,12 @@ import numpy as np
 import pytest
 
 from ddae_jax.denoiser import Denoiser
-from ddae_jax.diffusion import samplers
 from ddae_jax.diffusion.ddpm import DDPM
+from ddae_jax.diffusion.ddpm_samplers import DDIM, DDPMAncestral
 from ddae_jax.diffusion.edm import EDM
-from ddae_jax.models.unet import UNet
-from ddae_jax.weights import torch_layout
-from ddae_jax.weights import unet as unet_weights
+from ddae_jax.diffusion.edm_sampler import EDMHeun
 from tests.tools import golden_values
-
-NETWORK = UNet(
-    image_channels=3,
-    channels=32,
-    channel_multipliers=(1, 2),
-    attention=(False, True),
-    blocks=1,
-    dropout=0.0,
-)
-TAPS = ["out_1", "out_2", "out_3", "out_4"]
-
-
-@functools.cache
-def official(name):
-    """Parameters, and the arrays with images moved to NHWC."""
-    meta, arrays = golden_values.load(name)
-    arrays = {
-        key: golden_values.nhwc(value)
-        if value.ndim >= 4 and value.shape[-1] > 1
-        else value
-        for key, value in arrays.items()
-    }
-    shape = arrays["in/x_T"].shape[1:]
-    shapes = jax.eval_shape(
-        lambda key: Denoiser(NETWORK, DDPM()).init(key, shape), jax.random.key(0)
-    )
-    params = torch_layout.from_torch(
-        golden_values.state(meta), unet_weights.names(NETWORK), shapes
-    )
-    return params, arrays
+from tests.tools.golden_processes import NETWORK, TAPS, official
 
 
 def assert_close(ours, theirs, tolerance):
@@ -89,7 +58,7 @@ def test_edm_loss_and_features():
             assert_close(feature, golden[f"feature_t{index}/{name}"], 1e-5)
 
 
-def sample(process, sampler, arrays, params, **options):
+def sample(process, sampler, arrays, params):
     """Runs a sampler from the golden start with the golden noises; in [0, 1]."""
     denoiser = Denoiser(NETWORK, process)
 
@@ -100,7 +69,6 @@ def sample(process, sampler, arrays, params, **options):
             process,
             noise,
             lambda step: noises[step],
-            **options,
         )
 
     return (run(params, arrays["in/x_T"], arrays["in/z"]) + 1) / 2
@@ -109,18 +77,18 @@ def sample(process, sampler, arrays, params, **options):
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_ddim(eta):
     params, golden = official("process_ddpm")
-    ours = sample(DDPM(), samplers.ddim, golden, params, steps=10, eta=eta)
+    ours = sample(DDPM(), DDIM(steps=10, eta=eta), golden, params)
     assert_close(ours, golden[f"out/ddim10_eta{eta:.0f}"], 1e-4)
 
 
 def test_ancestral():
     params, golden = official("process_ddpm")
-    ours = sample(DDPM(timesteps=20), samplers.ddpm_ancestral, golden, params)
+    ours = sample(DDPM(timesteps=20), DDPMAncestral(), golden, params)
     assert_close(ours, golden["out/ancestral_T20"], 1e-4)
 
 
 @pytest.mark.parametrize("churn", [0.0, 1.0])
 def test_heun(churn):
     params, golden = official("process_edm")
-    ours = sample(EDM(), samplers.edm_heun, golden, params, steps=18, churn=churn)
+    ours = sample(EDM(), EDMHeun(steps=18, churn=churn), golden, params)
     assert_close(ours, golden[f"out/heun18_eta{churn:.0f}"], 1e-4)

@@ -7,9 +7,9 @@ import pytest
 
 from ddae_jax.diffusion import PROCESSES, SAMPLERS
 from ddae_jax.diffusion.ddpm import DDPM
-from ddae_jax.diffusion.dit_process import LearnedVarianceDDPM
 from ddae_jax.diffusion.edm import EDM
 from ddae_jax.diffusion.flow import Flow
+from ddae_jax.diffusion.learned_variance import LearnedVarianceDDPM
 from ddae_jax.errors import UserError
 from tests.tools import golden_values
 
@@ -42,7 +42,7 @@ def outputs_like(process, x_t):
 
     -1 stands for the lowest variance, which is that of the true posterior.
     """
-    if isinstance(process, LearnedVarianceDDPM):
+    if process.learned_variance:
         return jnp.concatenate([jnp.zeros_like(x_t), -jnp.ones_like(x_t)], axis=-1)
     return jnp.zeros_like(x_t)
 
@@ -57,12 +57,12 @@ def test_ddpm_tables_are_the_published_ones():
     process = DDPM()
     time = jnp.arange(1001, dtype=jnp.float32)
     for ours, name in [
-        (1 - process.betas, "ddpm_table/alpha_t"),
+        (1 - process.tables.beta, "ddpm_table/alpha_t"),
         (process.alpha_bars, "ddpm_table/alphabar_t"),
-        (process.ddim_alpha_bars, "ddim_table/alphabar_t"),
+        (process.ddim_tables.alpha_bar, "ddim_table/alphabar_t"),
         (process.alpha(time), "ddpm_table/sqrtab"),
         (process.sigma(time), "ddpm_table/sqrtmab"),
-        (np.sqrt(process.betas), "ddpm_table/sqrt_beta_t"),
+        (np.sqrt(process.tables.beta), "ddpm_table/sqrt_beta_t"),
     ]:
         np.testing.assert_allclose(ours, golden[name], rtol=1e-5, atol=2e-6)
 
@@ -100,19 +100,19 @@ def test_ddpm_noise_levels_of_the_published_probe_times():
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: DDPM().official_time(0), "DDPM time 0"),
+        (lambda: DDPM().official_time(0), "time 0 is not"),
         (lambda: DDPM(timesteps=20).official_time(21), "1..20"),
-        (lambda: EDM().official_time(19), "EDM time 19"),
-        (lambda: EDM().schedule(1), "at least 2 steps"),
-        (lambda: DDPM(timesteps=0), "timesteps is 0"),
+        (lambda: EDM().official_time(19), "time 19 is not"),
+        (lambda: EDM().schedule(1), "needs at least 2"),
+        (lambda: DDPM(timesteps=0), "DDPM.timesteps: 0"),
         (lambda: DDPM(beta_start=0.1, beta_end=0.02), "beta_start"),
         (lambda: EDM(sigma_min=90.0), "sigma_min"),
         (lambda: EDM(sigma_data=0.0), "sigma_data"),
-        (lambda: Flow(time_distribution="normal"), "known: logit_normal, uniform"),
-        (lambda: Flow(shift=0.0), "shift is 0.0"),
-        (lambda: Flow().official_time(1.5), "flow time 1.5"),
+        (lambda: Flow(time_distribution="normal"), "mean 'logit_normal'"),
+        (lambda: Flow(shift=0.0), "Flow.shift: 0.0"),
+        (lambda: Flow().official_time(1.5), "time 1.5 is not in"),
         (lambda: LearnedVarianceDDPM().official_time(1000), "0..999"),
-        (lambda: LearnedVarianceDDPM(timesteps=1), "timesteps is 1"),
+        (lambda: LearnedVarianceDDPM(timesteps=1), "timesteps: 1 is not 2"),
         (lambda: LearnedVarianceDDPM(beta_end=2.0), "beta_end"),
     ],
 )
@@ -165,7 +165,7 @@ def test_a_perfect_output_gives_back_image_and_noise_at_no_loss(case):
     error = np.abs(process.noise_estimate(output, x_t, time) - noise)
     assert (error / (1 + 1 / level)).max() < 1e-5
     loss = jax.jit(process.loss)(output, x0, noise, x_t, time)
-    if isinstance(process, LearnedVarianceDDPM):
+    if process.learned_variance:
         assert loss[0] > 0.1  # time 0 costs the bits of the pixels, however good x0
         loss = loss[1:]
     assert np.abs(loss).max() < 1e-5

@@ -1,6 +1,6 @@
 """Samplers against Gaussian data, for which every step is known in closed form.
 
-For x0 ~ N(MEAN, DEVIATION^2) the best denoiser is affine, so each sampler is a chain
+For x0 ~ N(MEAN, SPREAD^2) the best denoiser is affine, so each sampler is a chain
 of affine Gaussian steps whose mean and variance are followed here in float64, by
 formulas other than the samplers' own.
 """
@@ -12,18 +12,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddae_jax.diffusion import samplers
 from ddae_jax.diffusion.ddpm import DDPM
+from ddae_jax.diffusion.ddpm_samplers import DDIM, DDPMAncestral
 from ddae_jax.diffusion.edm import EDM
+from ddae_jax.diffusion.edm_sampler import EDMHeun
 from ddae_jax.errors import UserError
+from tests.tools import golden_values
 
-MEAN, DEVIATION = 0.3, 0.2
+MEAN, SPREAD = 0.3, 0.2
 COUNT = 40_000
 
 
 def posterior_mean(x, alpha, sigma):
     """E[x0 | x = alpha x0 + sigma noise]."""
-    gain = DEVIATION**2 * alpha / (alpha**2 * DEVIATION**2 + sigma**2)
+    gain = SPREAD**2 * alpha / (alpha**2 * SPREAD**2 + sigma**2)
     return MEAN + gain * (x - alpha * MEAN)
 
 
@@ -42,20 +44,18 @@ def fresh_noise(step):
     return jax.random.normal(key, (COUNT, 1))
 
 
-def run(sampler, process, **options):
+def run(sampler, process):
     def go(noise):
-        return sampler(
-            exact_denoiser(process), process, noise, fresh_noise, **options, clip=False
-        )
+        return sampler(exact_denoiser(process), process, noise, fresh_noise)
 
     return np.asarray(jax.jit(go)(start_noise()), np.float64)
 
 
 def assert_moments(samples, mean, variance):
-    deviation = np.sqrt(variance)
-    error = 4 * deviation / np.sqrt(COUNT)
+    spread = np.sqrt(variance)
+    error = 4 * spread / np.sqrt(COUNT)
     assert samples.mean() == pytest.approx(mean, abs=error)
-    assert samples.std() == pytest.approx(deviation, abs=error)
+    assert samples.std() == pytest.approx(spread, abs=error)
 
 
 def affine(step):
@@ -79,9 +79,9 @@ def test_ancestral_follows_the_posterior_of_the_forward_process():
         slope, offset = affine(posterior)
         mean = slope * mean + offset
         variance = slope**2 * variance + (beta[t] if t > 1 else 0)
-    samples = run(samplers.ddpm_ancestral, process)
+    samples = run(DDPMAncestral(clip=False), process)
     assert_moments(samples, mean, variance)
-    assert_moments(samples, MEAN, (DEVIATION * 1.05) ** 2)
+    assert_moments(samples, MEAN, (SPREAD * 1.05) ** 2)
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
@@ -106,31 +106,31 @@ def test_ddim_keeps_the_marginals_of_its_own_table(eta):
         slope, offset = affine(move)
         mean = slope * mean + offset
         variance = slope**2 * variance + (added if after else 0)
-    samples = run(samplers.ddim, process, steps=50, eta=eta)
+    samples = run(DDIM(steps=50, eta=eta, clip=False), process)
     assert_moments(samples, mean, variance)
     assert samples.mean() == pytest.approx(MEAN, abs=0.01)
-    assert samples.std() == pytest.approx(DEVIATION, rel=0.25)
+    assert samples.std() == pytest.approx(SPREAD, rel=0.25)
 
 
 def test_deterministic_samplers_follow_the_probability_flow():
-    """The flow maps quantile to quantile: x0 = mean + deviation * (start, scaled)."""
+    """The flow maps quantile to quantile: x0 = mean + spread * (start, scaled)."""
     start = np.asarray(start_noise(), np.float64)
-    ddim = run(samplers.ddim, DDPM(), steps=1000)
+    ddim = run(DDIM(steps=1000, clip=False), DDPM())
     bar = DDPM().alpha_bars[-1]
     scaled = start - np.sqrt(bar) * MEAN
-    scaled /= np.sqrt(bar * DEVIATION**2 + 1 - bar)
-    np.testing.assert_allclose(ddim, MEAN + DEVIATION * scaled, atol=0.01)
+    scaled /= np.sqrt(bar * SPREAD**2 + 1 - bar)
+    np.testing.assert_allclose(ddim, MEAN + SPREAD * scaled, atol=0.01)
 
-    heun = run(samplers.edm_heun, EDM(), steps=64)
-    scaled = (80 * start - MEAN) / np.hypot(80, DEVIATION)
-    np.testing.assert_allclose(heun, MEAN + DEVIATION * scaled, atol=5e-3)
+    heun = run(EDMHeun(steps=64, clip=False), EDM())
+    scaled = (80 * start - MEAN) / np.hypot(80, SPREAD)
+    np.testing.assert_allclose(heun, MEAN + SPREAD * scaled, atol=5e-3)
 
 
 def test_heun_is_of_second_order():
     start = np.asarray(start_noise(), np.float64)
-    exact = MEAN + DEVIATION * (80 * start - MEAN) / np.hypot(80, DEVIATION)
+    exact = MEAN + SPREAD * (80 * start - MEAN) / np.hypot(80, SPREAD)
     errors = [
-        np.abs(run(samplers.edm_heun, EDM(), steps=steps) - exact).max()
+        np.abs(run(EDMHeun(steps=steps, clip=False), EDM()) - exact).max()
         for steps in (20, 40)
     ]
     assert 3 < errors[0] / errors[1] < 6
@@ -159,50 +159,65 @@ def test_churned_heun_follows_its_affine_chain(churn):
 
         gain, offset = affine(move)
         mean, variance = gain * mean + offset, gain**2 * variance
-    samples = run(samplers.edm_heun, process, steps=steps, churn=churn)
+    samples = run(EDMHeun(steps=steps, churn=churn, clip=False), process)
     assert_moments(samples, mean, variance)
     assert samples.mean() == pytest.approx(MEAN, abs=0.01)
-    assert samples.std() == pytest.approx(DEVIATION, rel=0.25)
+    assert samples.std() == pytest.approx(SPREAD, rel=0.25)
 
 
 @pytest.mark.parametrize(
-    "sampler, process, options, evaluations",
+    "sampler, process",
     [
-        (samplers.ddpm_ancestral, DDPM(timesteps=7), {}, 7),
-        (samplers.ddim, DDPM(timesteps=20), {"steps": 5, "eta": 1.0}, 5),
-        (samplers.edm_heun, EDM(), {"steps": 5, "churn": 1.0}, 9),
+        (DDPMAncestral(), DDPM(timesteps=7)),
+        (DDIM(steps=5, eta=1.0), DDPM(timesteps=20)),
+        (EDMHeun(steps=5, churn=1.0), EDM()),
     ],
 )
-def test_evaluations_are_counted_and_estimates_clipped(
-    sampler, process, options, evaluations
-):
-    calls = []
-
-    def denoise(x, time):
-        jax.debug.callback(lambda _: calls.append(1), time[0])
-        return 5 + 0 * x
-
-    def noise(step):
-        return jnp.zeros((2, 3))
-
-    samples = jax.jit(lambda start: sampler(denoise, process, start, noise, **options))(
-        jnp.ones((2, 3))
-    )
-    jax.effects_barrier()
-    assert len(calls) == evaluations
+def test_estimates_are_clipped(sampler, process):
+    samples = jax.jit(
+        lambda start: sampler(
+            lambda x, time: 5 + 0 * x, process, start, lambda step: jnp.zeros((2, 3))
+        )
+    )(jnp.ones((2, 3)))
     assert np.all(np.abs(samples - 1) < 0.05)
 
 
 @pytest.mark.parametrize(
-    "sampler, process, options, message",
+    "make, message",
     [
-        (samplers.ddim, DDPM(), {"steps": 300}, "300 DDIM steps"),
-        (samplers.ddim, DDPM(), {"steps": 0}, "0 DDIM steps"),
-        (samplers.ddim, DDPM(), {"eta": -1.0}, "eta is -1.0"),
-        (samplers.edm_heun, EDM(), {"steps": 1}, "at least 2"),
-        (samplers.edm_heun, EDM(), {"churn": 2.0}, "churn is 2.0"),
+        (lambda: DDIM(steps=300).check(DDPM()), "steps: 300 do not divide .* 1000"),
+        (lambda: DDIM(steps=0), "steps: 0 is not 1 or more"),
+        (lambda: DDIM(eta=-1.0), "eta: -1.0 is not 0 or more, at most 1"),
+        (lambda: EDMHeun(steps=1), "steps: 1 is not 2 or more"),
+        (lambda: EDMHeun(churn=2.0), "churn: 2.0"),
     ],
 )
-def test_wrong_options_are_refused(sampler, process, options, message):
+def test_wrong_options_are_refused(make, message):
     with pytest.raises(UserError, match=message):
-        sampler(exact_denoiser(process), process, start_noise(), fresh_noise, **options)
+        make()
+
+
+def test_coefficients_are_the_published_tables():
+    """Of every step, as DDAE's code tabulates them in float32."""
+    _, golden = golden_values.load("process_ddpm")
+    ancestral = DDPMAncestral().table(DDPM())
+    for name, theirs in [
+        ("growth", "oneover_sqrta"),
+        ("noise_part", "ma_over_sqrtmab"),
+        ("alpha", "sqrtab"),
+        ("sigma", "sqrtmab"),
+    ]:
+        expected = golden[f"ddpm_table/{theirs}"][1:]
+        # 1 - beta is rounded first, so the smallest differ by one unit in 1e-4.
+        # 1 - alpha_bar cancels at small t: one ulp of alpha_bar is 8e-5 of it at t = 5.
+        np.testing.assert_allclose(ancestral[name][::-1], expected, rtol=1e-4)
+    np.testing.assert_allclose(
+        ancestral["fresh"][:-1][::-1], golden["ddpm_table/sqrt_beta_t"][2:], rtol=1e-6
+    )
+    ddim = DDIM(steps=1000).table(DDPM())
+    for name, theirs in [("alpha", "sqrtab"), ("sigma", "sqrtmab")]:
+        expected = golden[f"ddim_table/{theirs}"]
+        np.testing.assert_allclose(ddim[name][::-1], expected[1:], rtol=1e-4)
+    np.testing.assert_allclose(
+        ddim["next_alpha"], golden["ddim_table/sqrtab"][:-1][::-1], rtol=1e-6
+    )

@@ -136,7 +136,8 @@ def test_cifar10_has_the_published_values(variant):
     assert config.train.ema_decay == cap and config.train.ema_warmup
     assert config.train.clip_norm == 1 and config.train.flip
     assert config.network.dropout == dropout
-    assert config.probe.times == times and config.probe.taps == ()
+    assert config.probe.times == config.probe.taps == ()
+    assert config_lib.process(config).probe_times == times
     assert config.sampler.steps == (18 if variant.startswith("edm") else 100)
     augmented = variant.endswith("aug")
     assert config.train.augment_probability == (0.12 if augmented else 0)

@@ -58,6 +58,10 @@ def test_published_values(given):
     )
     config = load(given)
     config_checks.validate(config, TASKS)
+    if "songunet" in given or "ncsnpp" in given:
+        assert not config.sampler.clip
+    if "edm2" in given:
+        assert config.probe.crop == 0
     train = config.train
     assert (train.batch_size, train.steps, train.warmup_steps) == (batch, steps, warmup)
     assert (train.decay_from, train.learning_rate, train.flip) == (decay, rate, flip)

@@ -157,7 +157,7 @@ def test_every_family_comes_in_and_goes_out(tmp_path, name, family, process, giv
     saved = command_line.read_saved(tmp_path / "w")
     assert (saved.network.name, saved.process.name) == (family, process)
     config_checks.validate(saved, TASKS)
-    for time in saved.probe.times:
+    for time in config_lib.process(saved).probe_times:
         config_lib.process(saved).official_time(time)
     trained = common.restore_ema(saved, tmp_path / "w")
     family = families.FAMILIES[family]

@@ -15,7 +15,6 @@ import pytest
 from ddae_jax.data import digits
 from ddae_jax.data import source as data_source
 from ddae_jax.diffusion import PROCESSES
-from ddae_jax.diffusion import noisy_classifier as times_lib
 from ddae_jax.heads.mlp import NoisyMLP
 from ddae_jax.runtime import parallel
 from ddae_jax.settings import config as config_lib
@@ -34,25 +33,25 @@ KEY = jax.random.key(0)
 
 
 def test_times_of_the_publication():
-    assert times_lib.published_times(DDPM) == tuple(range(1, 952, 50))
-    assert times_lib.published_times(EDM) == tuple(range(1, 19))
-    ddpm = times_lib.head_times(DDPM, KEY, 20_000)
+    assert DDPM.test_times == tuple(range(1, 952, 50))
+    assert EDM.test_times == tuple(range(1, 19))
+    ddpm = DDPM.head_training_times(KEY, 20_000)
     assert (ddpm.min(), ddpm.max()) == (1, 1000) and (ddpm == ddpm.round()).all()
-    np.testing.assert_array_equal(times_lib.head_condition(DDPM, ddpm), ddpm)
-    np.testing.assert_allclose(times_lib.network_condition(DDPM, ddpm), ddpm / 1000)
+    np.testing.assert_array_equal(DDPM.head_condition(ddpm), ddpm)
+    np.testing.assert_allclose(DDPM.classifier_condition(ddpm), ddpm / 1000)
     sigmas, counts = np.unique(
-        np.asarray(times_lib.head_times(EDM, KEY, 18_000)), return_counts=True
+        np.asarray(EDM.head_training_times(KEY, 18_000)), return_counts=True
     )
     assert len(sigmas) == 18 and np.abs(counts - 1000).max() < 150
     expected = [EDM.official_time(i) for i in range(1, 19)]
     np.testing.assert_allclose(sigmas, expected, rtol=1e-6)
-    told = times_lib.head_condition(EDM, jnp.asarray(sigmas))
+    told = EDM.head_condition(jnp.asarray(sigmas))
     np.testing.assert_allclose(told, np.arange(1, 19), atol=1e-4)
-    logs = np.log(times_lib.network_times(EDM, KEY, 20_000))
+    logs = np.log(EDM.training_times(KEY, 20_000))
     assert logs.mean() == pytest.approx(-1.2, abs=0.03)
     assert logs.std() == pytest.approx(1.2, abs=0.03)
     np.testing.assert_allclose(
-        times_lib.network_condition(EDM, jnp.asarray(sigmas)), np.log(sigmas), atol=1e-5
+        EDM.classifier_condition(jnp.asarray(sigmas)), np.log(sigmas), atol=1e-5
     )
 
 
@@ -65,10 +64,10 @@ def test_every_process_can_be_tested(name):
     levels = [time.noise_level for time in times]
     assert levels == sorted(levels) and levels[0] > 0
     points = jnp.array([time.time for time in times], jnp.float32)
-    for tell in (times_lib.head_condition, times_lib.network_condition):
-        assert len(set(np.asarray(tell(process, points)).tolist())) == len(times)
-    for draw in (times_lib.head_times, times_lib.network_times):
-        assert np.isfinite(process.noise_level(draw(process, KEY, 50))).all()
+    for tell in (process.head_condition, process.classifier_condition):
+        assert len(set(np.asarray(tell(points)).tolist())) == len(times)
+    for draw in (process.head_training_times, process.training_times):
+        assert np.isfinite(process.noise_level(draw(KEY, 50))).all()
 
 
 def test_the_schedule_is_the_published_one():

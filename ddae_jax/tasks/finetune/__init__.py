@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 from ddae_jax.data import label_fraction
 from ddae_jax.data import source as data_source
 from ddae_jax.data.source import Source
+from ddae_jax.diffusion.times import official
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import cell as cells
 from ddae_jax.experiment import common
@@ -45,7 +46,6 @@ from ddae_jax.tasks.finetune.step import (
     layer_factors,
     warmup_cosine,
 )
-from ddae_jax.tasks.probe.grid import official
 
 _SAID_OTHERWISE = (
     "output",

@@ -12,8 +12,8 @@ from ml_collections import ConfigDict
 from ddae_jax.data import source as data_source
 from ddae_jax.data.source import Source
 from ddae_jax.denoiser import Denoiser
-from ddae_jax.diffusion.noisy_classifier import published_times
 from ddae_jax.diffusion.process import Process
+from ddae_jax.diffusion.times import Time
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import common
 from ddae_jax.features.cache import model_identity
@@ -28,7 +28,7 @@ from ddae_jax.tasks.noisy_classifier.classifier import (
     sgd,
 )
 from ddae_jax.tasks.noisy_classifier.training import Training
-from ddae_jax.tasks.probe.grid import Time, resolve_times
+from ddae_jax.tasks.probe.grid import resolve_times
 
 FOLDER = "noisy_classifier"
 # Of the UNet with 12 taps or more (reference/ddae.md).
@@ -148,13 +148,9 @@ def test_times(settings: ConfigDict, process: Process) -> tuple[Time, ...]:
     Raises:
       UserError: as `resolve_times`.
     """
-    given = ConfigDict(
-        {
-            "test_times": settings.test_times or published_times(process),
-            "test_noise_levels": settings.test_noise_levels,
-        }
+    return resolve_times(
+        settings, process, process.test_times, "noisy_classifier", prefix="test_"
     )
-    return resolve_times(given, process, "noisy_classifier", prefix="test_")
 
 
 def check_sources(train: Source, test: Source) -> None:

@@ -9,12 +9,6 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from ddae_jax.diffusion.noisy_classifier import (
-    head_condition,
-    head_times,
-    network_condition,
-    network_times,
-)
 from ddae_jax.diffusion.process import Process
 from ddae_jax.models.base import Trainable
 
@@ -41,13 +35,15 @@ class NoisyClassifier:
 
     def draw_times(self, key: PRNGKeyArray, count: int) -> Float[Array, "count"]:
         """Draws training times, the process's own."""
-        draw = network_times if self.encode is None else head_times
-        return draw(self.process, key, count)
+        if self.encode is None:
+            return self.process.training_times(key, count)
+        return self.process.head_training_times(key, count)
 
     def condition(self, time: Times) -> Float[Array, "batch"]:
         """What the network is told of the noise at `time`."""
-        tell = network_condition if self.encode is None else head_condition
-        return tell(self.process, time)
+        if self.encode is None:
+            return self.process.classifier_condition(time)
+        return self.process.head_condition(time)
 
     def inputs(self, fixed: dict, x0: Images, noise: Images, time: Times) -> Array:
         """What the network sees.

@@ -61,7 +61,8 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     common.write_json(workdir, f"{probe.output}.json", report)
     if jax.process_index() == 0:
         (workdir / f"{probe.output}.txt").write_text(table(report))
-        times = resolve_times(probe, config_lib.process(config))
+        process = config_lib.process(config)
+        times = resolve_times(probe, process, process.probe_times)
         _heat_map(workdir / f"{probe.output}.png", report, columns(times, probe.concat))
     logging.info("%s", summary(report))
 
@@ -73,7 +74,8 @@ def measure(config: ConfigDict, workdir: pathlib.Path) -> dict:
     trained = common.restore_ema(config, workdir)
     mesh = trained.mesh
     parallel.check_batch_size("config.probe.batch_size", probe.batch_size, mesh)
-    times = resolve_times(probe, trained.denoiser.process)
+    process = trained.denoiser.process
+    times = resolve_times(probe, process, process.probe_times)
     train = data_source.first(common.load_source(config, "train"), probe.train_count)
     test = data_source.first(common.load_source(config, "test"), probe.test_count)
     common.check_images(trained, train)

@@ -4,47 +4,13 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
+from ddae_jax.diffusion import times as times_lib
 from ddae_jax.diffusion.process import Process
-from ddae_jax.errors import UserError
-
-
-@dataclasses.dataclass(frozen=True)
-class Time:
-    """One column of the grid.
-
-    Attributes:
-      given: as the config has it: a published time, or a noise level.
-      time: the process's own.
-      noise_level: sigma/alpha.
-      joined: the times whose features this column concatenates; empty: its own alone.
-    """
-
-    given: float | int
-    time: float
-    noise_level: float
-    joined: tuple["Time", ...] = ()
-
-    def levels(self) -> list[float]:
-        """Noise levels of all times of the column."""
-        return [time.noise_level for time in self.joined or (self,)]
-
-    def fields(self) -> dict:
-        """What probe.json says of it."""
-        fields = {
-            "given": self.given,
-            "time": self.time,
-            "noise_level": self.noise_level,
-        }
-        if self.joined:
-            fields["times"] = [time.time for time in self.joined]
-            fields["noise_levels"] = self.levels()
-        return fields
-
+from ddae_jax.diffusion.times import Time
 
 CONCATENATIONS = ("", "taps", "times", "both")
 """What of config.probe.concat becomes one cell."""
@@ -84,79 +50,26 @@ def cell_parts(
 
 
 def resolve_times(
-    settings: ConfigDict, process: Process, section: str = "probe", prefix: str = ""
+    settings: ConfigDict,
+    process: Process,
+    published: Sequence[int | float],
+    section: str = "probe",
+    prefix: str = "",
 ) -> tuple[Time, ...]:
-    """Reads `settings.noise_levels`, or, where that is empty, `settings.times`.
+    """`times.resolve` of `settings.noise_levels` and `settings.times`.
 
     Args:
+      published: the times where neither is given.
       section: of the config that `settings` is; errors name its fields.
       prefix: of both fields' names.
-
-    Raises:
-      UserError: a time that the process does not have or that its network cannot take
-        (EDM's 0: ln 0), a noise level out of reach, or one time twice.
     """
-    levels = settings[f"{prefix}noise_levels"]
-    if levels:
-        field = f"config.{section}.{prefix}noise_levels"
-        times = [at_level(process, level, field) for level in levels]
-    else:
-        field = f"config.{section}.{prefix}times"
-        given = settings[f"{prefix}times"]
-        times = [official(process, index, field) for index in given]
-    seen = {}
-    for time in times:
-        if time.time in seen:
-            raise UserError(
-                f"{field}: {seen[time.time]} and {time.given} are the same time "
-                f"{time.time:g} of the process"
-            )
-        seen[time.time] = time.given
-    return tuple(times)
-
-
-def official(process: Process, index: float, field: str) -> Time:
-    """The process's time that the published code calls `index`.
-
-    Args:
-      field: what errors call it.
-
-    Raises:
-      UserError: the process has no such time, or its network cannot take it.
-    """
-    try:
-        time = process.official_time(index)
-    except UserError as error:
-        raise UserError(f"{field}: {error}") from error
-    level = float(process.noise_level(jnp.array([time], jnp.float32))[0])
-    blank = jnp.zeros((1, 1, 1, 1))
-    network_time = process.network_inputs(blank, jnp.array([time], jnp.float32))[1]
-    if not math.isfinite(level) or not math.isfinite(float(network_time[0])):
-        raise UserError(
-            f"{field}: {index} has noise level {level:g}, at which the network cannot "
-            "be evaluated"
-        )
-    return Time(index, time, level)
-
-
-def at_level(process: Process, level: float, field: str) -> Time:
-    """The process's time at a positive noise level.
-
-    Args:
-      field: what errors call it.
-
-    Raises:
-      UserError: the process does not get near that noise level.
-    """
-    time = process.time_at(jnp.array([level], jnp.float32))
-    reached = float(process.noise_level(time)[0])
-    # Neighbouring times of DDPM differ by a factor of 1.6 at most.
-    if not 2 / 3 < reached / level < 1.5:
-        raise UserError(
-            f"{field}: {level:g} is out of the process's range; the nearest is "
-            f"{reached:.3g}"
-        )
-    return Time(level, float(time[0]), reached)
+    return times_lib.resolve(
+        process,
+        settings[f"{prefix}times"] or published,
+        settings[f"{prefix}noise_levels"],
+        f"config.{section}.{prefix}times",
+        f"config.{section}.{prefix}noise_levels",
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,26 +1,24 @@
 """From a folder to features in five lines: `ddae_jax.load`."""
 
 import dataclasses
-import functools
 import json
 import pathlib
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from jaxtyping import Array, Float, Num, UInt8
+from jaxtyping import Array, Float, Int, Num, PRNGKeyArray, UInt8
 from ml_collections import ConfigDict
 
 from ddae_jax.denoiser import Denoiser
 from ddae_jax.diffusion import SAMPLERS
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import autoencoder, common
-from ddae_jax.features.encode import Encode, Encoder, example_noise, noise_shape
+from ddae_jax.features.encode import Encode, Encoder, example_noise
 from ddae_jax.features.latents import LatentEncoder, Latents
-from ddae_jax.generate import Generator
+from ddae_jax.generate import Generator, generate
 from ddae_jax.runtime import compiler, parallel
 from ddae_jax.runtime.random import stream
 from ddae_jax.settings import command_line
@@ -142,10 +140,9 @@ class Model:
             encoder, params = LatentEncoder(encoder, self.latents), self._variables
         images = self._checked("images", images, clean=True)
         time = self._time(noise_level)
-        encode = _features_program(encoder)
         key = stream(seed, "model/features")
         parts = [
-            encode(params, batch, indices, time, key)[tap]
+            _features(encoder, params, batch, indices, time, key)[tap]
             for batch, indices in self._batches(images)
         ]
         return np.concatenate(parts)[: len(images)]
@@ -165,9 +162,9 @@ class Model:
         """
         noisy = self._checked("noisy", noisy, clean=False)
         time = self._time(noise_level)
-        estimate = _denoise_program(self.denoiser)
         parts = [
-            estimate(self.params, batch, time) for batch, _ in self._batches(noisy)
+            _denoised(self.denoiser, self.params, batch, time)
+            for batch, _ in self._batches(noisy)
         ]
         return np.concatenate(parts)[: len(noisy)]
 
@@ -200,18 +197,16 @@ class Model:
         classes = self.denoiser.network.num_classes
         if label is not None and not 0 <= label < classes:
             raise UserError(f"label is {label}; the network has {classes} classes")
-        draw = _sample_program(
-            self.denoiser,
-            self.image_shape,
-            SAMPLERS[self.config.process.name][name],
-            tuple(options.items()),
-            self.latents,
+        sampler = SAMPLERS[self.config.process.name][name](**options)
+        generator = Generator(
+            self.denoiser, sampler, self.image_shape, decoder=self.latents
         )
         key = stream(seed, "sample/noise")  # as the task sample does
         size = min(self.batch_size, n)
         labels = None if label is None else np.full(size, label, np.int32)
         parts = [
-            draw(
+            generate(
+                generator,
                 self._variables,
                 key,
                 np.arange(start, start + size, dtype=np.int32),
@@ -282,35 +277,29 @@ class Model:
             yield images[np.minimum(indices, len(images) - 1)], indices
 
 
-@functools.lru_cache(maxsize=64)
-def _features_program(encoder: Encode) -> Callable[..., dict[str, Array]]:
-    def encode(params, images, indices, time, key):
-        x0 = images.astype(jnp.float32)
-        if images.dtype == jnp.uint8:
-            x0 = x0 / 127.5 - 1
-        noise = example_noise(key, indices, noise_shape(encoder, images.shape[1:]))
-        return encoder(params, x0, noise, time)
-
-    return jax.jit(encode, compiler_options=compiler.compiler_options())
-
-
-@functools.lru_cache(maxsize=16)
-def _denoise_program(denoiser: Denoiser) -> Callable[..., Array]:
-    def estimate(params, noisy, time):
-        times = jnp.broadcast_to(time, (len(noisy),))
-        alpha = denoiser.process.alpha(times)[:, None, None, None]
-        return denoiser.x0(params, alpha * noisy, times)
-
-    return jax.jit(estimate, compiler_options=compiler.compiler_options())
+@compiler.jit(static_argnames=("encode",))
+def _features(
+    encode: Encode,
+    params: dict,
+    images: Num[Array, "batch height width channels"],
+    indices: Int[Array, "batch"],
+    time: Float[Array, ""],
+    key: PRNGKeyArray,
+) -> dict[str, Array]:
+    x0 = images.astype(jnp.float32)
+    if images.dtype == jnp.uint8:
+        x0 = x0 / 127.5 - 1
+    noise = example_noise(key, indices, encode.noise_shape(images.shape[1:]))
+    return encode(params, x0, noise, time)
 
 
-@functools.lru_cache(maxsize=16)
-def _sample_program(
+@compiler.jit(static_argnames=("denoiser",))
+def _denoised(
     denoiser: Denoiser,
-    image_shape: tuple[int, int, int],
-    sampler: Callable,
-    options: tuple[tuple[str, Any], ...],
-    latents: Latents | None,
-) -> Callable[..., Array]:
-    draw = Generator(denoiser, sampler(**dict(options)), image_shape, decoder=latents)
-    return jax.jit(draw, compiler_options=compiler.compiler_options())
+    params: dict,
+    noisy: Float[Array, "batch height width channels"],
+    time: Float[Array, ""],
+) -> Float[Array, "batch height width channels"]:
+    times = jnp.broadcast_to(time, (len(noisy),))
+    alpha = denoiser.process.alpha(times)[:, None, None, None]
+    return denoiser.x0(params, alpha * noisy, times)

@@ -1,29 +1,39 @@
-"""`features.encode_set` through files: extracted once, read from then on."""
+"""`encode.encode_set` through files: extracted once, read from then on.
 
+A folder holds one zarr array for each tap and time, float32 (count, features), in
+chunks of rows with a CRC-32C each. TensorStore writes a chunk whole or not at all, and
+does not read a damaged one.
+"""
+
+import collections
+import contextlib
 import dataclasses
-import functools
-import hashlib
+import fcntl
 import json
+import os
 import pathlib
 import re
 import urllib.parse
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
+import tensorstore
 from absl import logging
 from jax.sharding import Mesh
 from jaxtyping import Float, PRNGKeyArray
 
+from ddae_jax.data.identity import of_source
 from ddae_jax.data.source import Source
-from ddae_jax.features import files as feature_files
 from ddae_jax.features.encode import Encode, encode_batches
-from ddae_jax.runtime import parallel
+from ddae_jax.runtime import identity
+from ddae_jax.runtime.files import replacing
 
-# Rows between two commits: what an interruption can cost.
-BLOCK = 4096
-# Images of a set that streams which enter its identity.
-_SAMPLED = 64
+# Rows of a chunk: what an interruption can cost, and what waits in memory.
+CHUNK = 1024
+
+Features = Float[np.ndarray, "count features"] | tensorstore.TensorStore
+"""In memory, or on disk: `np.asarray` reads all of it, a slice of it those rows."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,47 +43,22 @@ class FeatureCache:
     Attributes:
       folder: of all caches; each is a folder in it, with about.json.
       model: what makes the features: `model_identity`.
-      step: of the checkpoint, for the folder's name.
+      name: begins the folders' names, for people: "step00012000".
     """
 
     folder: pathlib.Path
     model: str
-    step: int
+    name: str
 
 
-def model_identity(encoder: Encode, params: dict) -> str:
-    """Hash of an encoder's description and of all its weights.
-
-    Args:
-      encoder: its repr says what it computes; which taps it gives does not matter.
-    """
-    digest = hashlib.sha256(re.sub(r"taps=\([^)]*\)", "", repr(encoder)).encode())
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        array = np.ascontiguousarray(parallel.on_host(leaf))
-        about = f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}"
-        digest.update(about.encode())
-        digest.update(array.view(np.uint8).reshape(-1))
-    return digest.hexdigest()
-
-
-def data_identity(source: Source) -> str:
-    """Hash of a source: name, split, labels, and its images (64 of them, evenly chosen,
-    where it is not in memory)."""
-    about = (source.name, source.split, tuple(source.image_shape), len(source))
-    digest = hashlib.sha256(repr(about).encode())
-    digest.update(np.ascontiguousarray(source.labels))
-    images = source.images
-    if images is None:
-        chosen = np.linspace(0, len(source) - 1, min(_SAMPLED, len(source)))
-        images = source.read(chosen.astype(np.int64))
-    digest.update(np.ascontiguousarray(images))
-    return digest.hexdigest()
+def model_identity(encode: Encode, params: dict) -> str:
+    """Hash of an encoder and all its weights; which taps it gives does not matter."""
+    return identity.of(encode=encode.select(()), weights=identity.of_tree(params))
 
 
 def encode_set(
     cache: FeatureCache,
-    encoder_of: Callable[[tuple[str, ...]], Encode],
-    taps: Sequence[str],
+    encode: Encode,
     params: dict,
     mesh: Mesh,
     source: Source,
@@ -81,106 +66,197 @@ def encode_set(
     key: PRNGKeyArray,
     batch_size: int,
     label: str,
-) -> list[dict[str, Float[np.ndarray, "count features"]]]:
-    """`features.encode_set`, memory-mapped; only what is missing is computed.
+) -> list[dict[str, tensorstore.TensorStore]]:
+    """`encode.encode_set` on disk; only what is missing is computed.
 
-    One forward pass a batch and time gives all missing taps. An interrupted extraction
-    continues behind its last whole block. Every byte that is used was checked. With
-    several processes, process 0 writes and all read: they must share `cache.folder`.
+    One forward pass per batch and time gives all missing taps. An interrupted
+    extraction continues after its last whole chunk, a damaged array from the chunk on.
+    With several processes, process 0 writes and all read: they share `cache.folder`.
 
     Args:
-      encoder_of: taps -> encoder.
       times: the process's own.
       label: says what `key` stands for, such as "seed0_draw1", in the folder's name.
 
     Returns:
-      for each time, tap -> float32 (len(source), features).
+      for each time, name -> float32 (len(source), features), read when asked for.
+
+    Raises:
+      OSError: no space is left, or the folder cannot be written.
     """
-    about = {
+    facts = {
         "model": cache.model,
-        "step": cache.step,
         "data": source.name,
         "split": source.split,
         "count": len(source),
-        "images": data_identity(source),
+        "images": of_source(source),
         "noise": label,
         "noise_key": np.asarray(jax.random.key_data(key)).tolist(),
     }
-    folder = cache.folder / _folder_name(about)
-    names = [{tap: _file_name(tap, time) for tap in taps} for time in times]
-    extract = functools.partial(
-        _extract, folder, encoder_of, params, mesh, source, times, names, key
-    )
-    if jax.process_index() == 0:
-        with feature_files.lock(folder):
-            (folder / "about.json").write_text(json.dumps(about, indent=2) + "\n")
-            extract(batch_size)
-    else:
-        extract(batch_size)
-    _wait_for_all(str(folder))
-    return [
-        {tap: feature_files.read(folder, name) for tap, name in at_time.items()}
-        for at_time in names
+    words = (cache.name, source.name, source.split, len(source), label)
+    readable = "_".join(re.sub(r"[^\w.-]", "-", str(word)) for word in words)
+    folder = cache.folder.absolute() / f"{readable}_{identity.of(**facts)[:12]}"
+    paths = [
+        {name: folder / _array_name(name, time) for name in encode.names}
+        for time in times
     ]
-
-
-def _extract(
-    folder, encoder_of, params, mesh, source, times, names, key, batch_size
-) -> None:
-    """Computes what is missing. All processes take part; process 0 alone has files."""
-    count = len(source)
-    flat = [(i, tap) for i, at_time in enumerate(names) for tap in at_time]
-    intact = {}
-    if jax.process_index() == 0:
-        intact = {
-            (i, tap): feature_files.intact(folder, names[i][tap], count)
-            for i, tap in flat
-        }
-    missing = [intact[cell][-1] < count for cell in intact] or [False] * len(flat)
-    missing = [
-        cell for cell, lacks in zip(flat, _from_first(missing), strict=True) if lacks
-    ]
-    if not missing:
-        return
-    common = set.intersection(*(set(intact.get(cell, [0])) for cell in missing))
-    start = int(_from_first([max(common)])[0])
-    at_times = [
-        (i, tuple(tap for other, tap in missing if other == i))
-        for i in dict.fromkeys(i for i, _ in missing)
-    ]
-    logging.info(
-        "features of %s %s: %d of %d arrays, from image %d of %d",
-        source.name,
-        source.split,
-        len(missing),
-        len(flat),
-        start,
-        count,
-    )
-    encoders = [(encoder_of(taps), times[i]) for i, taps in at_times]
-    batches = encode_batches(encoders, params, mesh, source, key, batch_size, start)
-    if jax.process_index() != 0:
-        for _ in batches:
-            pass
-        return
-    writer = feature_files.Writer(folder, count, start)
-    try:
-        for _, outputs in batches:
-            writer.append(
-                {
-                    names[i][tap]: rows
-                    for (i, _), output in zip(at_times, outputs, strict=True)
-                    for tap, rows in output.items()
-                }
+    writes = jax.process_index() == 0
+    with lock(folder) if writes else contextlib.nullcontext():
+        if writes:
+            with replacing(folder / "about.json") as part:
+                part.write_text(json.dumps(facts, indent=2) + "\n")
+        count = len(source)
+        flat = [(i, name) for i, at_time in enumerate(paths) for name in at_time]
+        rows = [_whole_rows(paths[i][name], count) if writes else 0 for i, name in flat]
+        rows = _from_first(rows)
+        missing = [
+            cell for cell, whole in zip(flat, rows, strict=True) if whole < count
+        ]
+        if missing:
+            # All chunks before this one are whole, in every array.
+            start = int(rows.min())
+            logging.info(
+                "features of %s %s: %d of %d arrays, from image %d of %d",
+                *(source.name, source.split, len(missing), len(flat), start, count),
             )
-            if writer.uncommitted >= BLOCK:
-                writer.commit()
-        writer.finish()
-    finally:
-        writer.close()
+            at_times = {
+                i: encode.select(tuple(name for j, name in missing if j == i))
+                for i in dict.fromkeys(i for i, _ in missing)
+            }
+            encoders = [(encode_here, times[i]) for i, encode_here in at_times.items()]
+            batches = encode_batches(
+                encoders, params, mesh, source, key, batch_size, start
+            )
+            _write([paths[i] for i in at_times], batches, start, count, writes)
+    _wait_for_all(str(folder))
+    return [{name: _open(path) for name, path in at.items()} for at in paths]
 
 
-def _from_first(values: list) -> np.ndarray:
+@contextlib.contextmanager
+def lock(folder: pathlib.Path) -> Iterator[None]:
+    """Makes `folder`, and waits until no other process works in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _array_name(name: str, time: float) -> str:
+    return f"{urllib.parse.quote(name, safe='')}_time{time:.9g}"
+
+
+def _spec(path: pathlib.Path) -> dict:
+    return {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path)}}
+
+
+def _open(path: pathlib.Path, **options: bool) -> tensorstore.TensorStore:
+    return tensorstore.open(_spec(path), open=True, read=True, **options).result()
+
+
+def _create(path: pathlib.Path, shape: tuple[int, ...]) -> tensorstore.TensorStore:
+    chunk = {"chunk_shape": [CHUNK, *shape[1:]]}
+    metadata = {
+        "shape": shape,
+        "data_type": "float32",
+        "chunk_grid": {"name": "regular", "configuration": chunk},
+        "codecs": [
+            {"name": "bytes", "configuration": {"endian": "little"}},
+            {"name": "crc32c"},
+        ],
+    }
+    # A chunk of zeros is stored too: one that is not there was not computed.
+    spec = {"metadata": metadata, "store_data_equal_to_fill_value": True}
+    return tensorstore.open(
+        _spec(path) | spec, create=True, delete_existing=True
+    ).result()
+
+
+def _chunk(first: int, rank: int) -> bytes:
+    """Key of the chunk that begins with row `first`."""
+    return "/".join(["c", str(first // CHUNK), *"0" * (rank - 1)]).encode()
+
+
+def _whole_rows(path: pathlib.Path, count: int) -> int:
+    """How many rows, from the first on, are on disk and undamaged: all are read."""
+    try:
+        store = _open(path)
+    except ValueError:  # none, or its metadata is damaged
+        return 0
+    grid = store.chunk_layout.read_chunk.shape
+    if store.shape[0] != count or grid != (CHUNK, *store.shape[1:]):
+        return 0
+    present = set(store.kvstore.list().result())
+    for first in range(0, count, CHUNK):
+        key = _chunk(first, store.rank)
+        if key not in present:
+            return first
+        try:
+            store[first : min(first + CHUNK, count)].read().result()
+        except ValueError as error:
+            reason = str(error).split("\n")[0][:200]
+            logging.warning("%s: redone from row %d on: %s", path, first, reason)
+            # All later chunks are written anew, and TensorStore would read what is
+            # there before it writes a part of one.
+            for later in range(first, count, CHUNK):
+                store.kvstore.write(_chunk(later, store.rank), None).result()
+            return first
+    return count
+
+
+def _write(
+    paths: Sequence[dict[str, pathlib.Path]],
+    batches: Iterator[tuple[int, list[dict[str, np.ndarray]]]],
+    start: int,
+    count: int,
+    writes: bool,
+) -> None:
+    """Writes batches of features, chunk by chunk; without `writes` it only takes part.
+
+    Args:
+      paths: for each output of a batch, name -> its array.
+      start: the first row, of a chunk.
+    """
+    stores, waiting, continued = {}, collections.defaultdict(list), start > 0
+    for first, outputs in batches:
+        if not writes:
+            continue
+        for at_time, output in zip(paths, outputs, strict=True):
+            for name, rows in output.items():
+                waiting[at_time[name]].append(rows)
+        seen = first + len(rows)
+        stop = seen if seen == count else seen - seen % CHUNK
+        if stop <= start:
+            continue
+        pending = []
+        with _os_errors():
+            for path, parts in waiting.items():
+                rows = np.concatenate(parts)
+                if path not in stores:
+                    stores[path] = (
+                        _open(path, write=True)
+                        if continued
+                        else _create(path, (count, *rows.shape[1:]))
+                    )
+                here, waiting[path] = rows[: stop - start], [rows[stop - start :]]
+                pending.append(stores[path][start:stop].write(here))
+            for write in pending:
+                write.result()
+        start = stop
+
+
+@contextlib.contextmanager
+def _os_errors() -> Iterator[None]:
+    """Makes TensorStore's errors of the operating system OSErrors again."""
+    try:
+        yield
+    except ValueError as error:
+        found = re.search(r"os_error_code='(\d+)'", str(error))
+        if found is None:
+            raise
+        code = int(found.group(1))
+        raise OSError(code, os.strerror(code), "feature cache") from error
+
+
+def _from_first(values: Sequence[int]) -> np.ndarray:
     """Process 0's values, on every process."""
     if jax.process_count() == 1:
         return np.asarray(values)
@@ -194,14 +270,3 @@ def _wait_for_all(name: str) -> None:
         from jax.experimental import multihost_utils
 
         multihost_utils.sync_global_devices(name)
-
-
-def _folder_name(about: dict) -> str:
-    identity = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-    words = (about["data"], about["split"], about["count"], about["noise"])
-    readable = "_".join(re.sub(r"[^\w.-]", "-", str(word)) for word in words)
-    return f"step{about['step']:08d}_{readable}_{identity[:12]}"
-
-
-def _file_name(tap: str, time: float) -> str:
-    return f"{urllib.parse.quote(tap, safe='')}_time{time:.9g}"

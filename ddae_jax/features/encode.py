@@ -1,12 +1,13 @@
 """From images to features: noise, one forward pass, taps, a mean over positions."""
 
 import dataclasses
-import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange, reduce
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
@@ -16,8 +17,31 @@ from ddae_jax.denoiser import Denoiser
 from ddae_jax.runtime import compiler, parallel
 
 Images = Float[Array, "batch height width channels"]
-Encode = Callable[[dict, Images, Images, Float[Array, ""]], dict[str, Array]]
-"""(params, x0, noise, time) -> name -> features (batch, features): what heads take."""
+Times = Float[Array, ""] | Float[Array, "batch"] | float
+"""The process's own, of all images or of each."""
+
+
+class Encode(Protocol):
+    """What gives heads their features: frozen and hashable, its parameters apart.
+
+    Equal ones share one compiled program.
+    """
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the features, in the order in which they are given."""
+
+    def select(self, names: tuple[str, ...]) -> "Encode":
+        """The same encoder of other features, or of none."""
+
+    def noise_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Shape of the noise that one image of `image_shape` takes."""
+
+    def __call__(
+        self, params: dict, x0: Images, noise: Images, time: Times
+    ) -> dict[str, Array]:
+        """Name -> features, float32 (batch, features), of images `x0` in [-1, 1] under
+        standard normal `noise`."""
 
 
 def example_noise(
@@ -38,8 +62,10 @@ def example_noise(
     return jax.vmap(lambda example: jax.random.normal(example, shape))(keys)
 
 
-def pool(tap: Float[Array, "batch ..."], extra_tokens: int = 0) -> Array:
-    """Means over positions, float32: (batch, ..., channels) -> (batch, channels).
+def positions(
+    tap: Float[Array, "batch ... channels"], extra_tokens: int = 0
+) -> Float[Array, "batch positions channels"]:
+    """The vectors of a tap's positions, row by row, in float32.
 
     Args:
       tap: (batch, height, width, channels) or (batch, tokens, channels).
@@ -47,26 +73,21 @@ def pool(tap: Float[Array, "batch ..."], extra_tokens: int = 0) -> Array:
     """
     if tap.ndim == 3:
         tap = tap[:, extra_tokens:]
-    return tap.astype(jnp.float32).mean(axis=tuple(range(1, tap.ndim - 1)))
+    return rearrange(tap.astype(jnp.float32), "b ... c -> b (...) c")
 
 
-def positions(tap: Float[Array, "batch ..."], extra_tokens: int = 0) -> Array:
-    """The vectors that `pool` would average: (batch, positions, channels), float32.
-
-    Args:
-      tap: as for `pool`.
-      extra_tokens: likewise.
-    """
-    if tap.ndim == 3:
-        tap = tap[:, extra_tokens:]
-    return tap.astype(jnp.float32).reshape(len(tap), -1, tap.shape[-1])
+def pool(
+    tap: Float[Array, "batch ... channels"], extra_tokens: int = 0
+) -> Float[Array, "batch channels"]:
+    """The mean of `positions`."""
+    return reduce(positions(tap, extra_tokens), "b n c -> b c", "mean")
 
 
 def extract(
     denoiser: Denoiser,
     params: dict,
     x0: Images,
-    time: Float[Array, ""] | Float[Array, "batch"] | float,
+    time: Times,
     noise: Images,
     taps: Sequence[str],
     pooled: bool = True,
@@ -74,7 +95,8 @@ def extract(
 ) -> dict[str, Array]:
     """Features of clean images: add noise, run the network without labels, read taps.
 
-    One forward pass serves all taps; under jit, layers behind the deepest are dropped.
+    Pure, for use inside jit: one forward pass serves all taps, and XLA drops the layers
+    after the deepest.
 
     Args:
       x0: in [-1, 1].
@@ -100,9 +122,9 @@ def extract(
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
-    """`extract` of some taps as the function that heads take.
+    """`extract` of some taps as an `Encode`.
 
-    Equal encoders are one to jit: trained and untrained parameters share a program.
+    Trained and untrained parameters share its program.
 
     Attributes:
       pooled: the means over positions; else all positions.
@@ -112,8 +134,21 @@ class Encoder:
     taps: tuple[str, ...]
     pooled: bool = True
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The taps."""
+        return self.taps
+
+    def select(self, names: tuple[str, ...]) -> "Encoder":
+        """The same of other taps."""
+        return dataclasses.replace(self, taps=names)
+
+    def noise_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """The image's own."""
+        return tuple(image_shape)
+
     def __call__(
-        self, params: dict, x0: Images, noise: Images, time: Float[Array, ""]
+        self, params: dict, x0: Images, noise: Images, time: Times
     ) -> dict[str, Array]:
         """Returns tap -> (batch, features), or (batch, positions, features)."""
         outputs = extract(
@@ -125,38 +160,63 @@ class Encoder:
         return {name: positions(tap, extra) for name, tap in outputs.items()}
 
 
-def pixels(params: dict, x0: Images, noise: Images, time: Array) -> dict[str, Array]:
-    """The baseline's features: the clean image itself, under the name "pixels"."""
-    return {"pixels": x0.reshape(len(x0), -1)}
+@dataclasses.dataclass(frozen=True)
+class Pixels:
+    """The baseline: the clean image itself, under the name "pixels".
 
-
-def pixels_as_position(
-    params: dict, x0: Images, noise: Images, time: Array
-) -> dict[str, Array]:
-    """`pixels` for heads that attend: the image is its only position."""
-    return {"pixels": x0.reshape(len(x0), 1, -1)}
-
-
-@functools.lru_cache(maxsize=32)
-def compiled(encode: Encode) -> Encode:
-    """`encode` under jit: one program for all times, and for equal encoders.
-
-    Names keep their order, which jit would sort.
+    Attributes:
+      pooled: (batch, values); else the image is its only position, for heads that
+        attend.
     """
-    names = []
 
-    def values(params, x0, noise, time):
-        outputs = encode(params, x0, noise, time)
-        names[:] = outputs
-        return tuple(outputs.values())
+    pooled: bool = True
 
-    program = jax.jit(values, compiler_options=compiler.compiler_options())
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One."""
+        return ("pixels",)
 
-    def run(params, x0, noise, time):
-        found = program(params, x0, noise, time)
-        return dict(zip(names, found, strict=True))
+    def select(self, names: tuple[str, ...]) -> "Pixels":
+        """It has no others."""
+        return self
 
-    return run
+    def noise_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """The image's own; it is not used."""
+        return tuple(image_shape)
+
+    def __call__(
+        self, params: dict, x0: Images, noise: Images, time: Times
+    ) -> dict[str, Array]:
+        """Returns the pixels' values; `params`, `noise` and `time` are not used."""
+        pattern = "b h w c -> b (h w c)" if self.pooled else "b h w c -> b 1 (h w c)"
+        return {"pixels": rearrange(x0, pattern)}
+
+
+def run(
+    encode: Encode, params: dict, x0: Images, noise: Images, time: Times
+) -> dict[str, Array]:
+    """`encode` compiled: one program for all times, and for equal encoders.
+
+    The names are in the encoder's order, which jit would sort.
+    """
+    found = _run(encode, params, x0, noise, jnp.asarray(time, jnp.float32))
+    return {name: found[name] for name in encode.names}
+
+
+@compiler.jit(static_argnames=("encode",))
+def _run(encode, params, x0, noise, time):
+    return encode(params, x0, noise, time)
+
+
+@compiler.jit(static_argnames=("shape",))
+def clean_and_noise(
+    images: UInt8[Array, "batch height width channels"],
+    indices: Int[Array, "batch"],
+    key: PRNGKeyArray,
+    shape: tuple[int, int, int],
+) -> tuple[Images, Images]:
+    """Images in [-1, 1], and noise of `shape` that (key, index) gives each of them."""
+    return augment.to_float(images), example_noise(key, indices, shape)
 
 
 def evaluation_inputs(
@@ -190,26 +250,6 @@ def evaluation_inputs(
         yield images, *(parallel.place(array, sharding) for array in rest)
 
 
-def noise_shape(
-    encode: Encode, image_shape: tuple[int, int, int]
-) -> tuple[int, int, int]:
-    """Shape of the noise that `encode` takes for one image: the image's own, unless
-    `encode` says another, as encoders of latents do."""
-    own = getattr(encode, "noise_shape", None)
-    return tuple(image_shape) if own is None else own(image_shape)
-
-
-@functools.partial(jax.jit, static_argnames="shape")
-def clean_and_noise(
-    images: UInt8[Array, "batch height width channels"],
-    indices: Int[Array, "batch"],
-    key: PRNGKeyArray,
-    shape: tuple[int, int, int],
-) -> tuple[Images, Images]:
-    """Images in [-1, 1], and noise of `shape` that (key, index) gives each of them."""
-    return augment.to_float(images), example_noise(key, indices, shape)
-
-
 def encode_batches(
     encoders: Sequence[tuple[Encode, float]],
     params: dict,
@@ -223,7 +263,7 @@ def encode_batches(
 
     Args:
       encoders: (encode, the process's own time): one forward pass each, of one noise.
-      params: replicated over the mesh.
+      params: on the mesh, sharded as they are.
       key: image i gets the noise of (key, i).
       batch_size: over all devices, a multiple of their number.
       start: the images before this one are left out.
@@ -241,15 +281,12 @@ def encode_batches(
         ]
 
     waiting = None
-    shape = noise_shape(encoders[0][0], source.image_shape)
+    shape = encoders[0][0].noise_shape(source.image_shape)
     inputs = evaluation_inputs(source, mesh, batch_size, start)
     for number, (images, _, indices, _) in enumerate(inputs):
         x0, noise = clean_and_noise(images, indices, key, shape)
-        outputs = [
-            compiled(encode)(params, x0, noise, jnp.float32(time))
-            for encode, time in encoders
-        ]
-        # One batch behind, so that the device works while the next one is read.
+        outputs = [run(encode, params, x0, noise, time) for encode, time in encoders]
+        # One batch late, so that the device works while the next one is read.
         if waiting is not None:
             yield on_host(*waiting)
         waiting = start + number * batch_size, outputs
@@ -271,7 +308,7 @@ def encode_set(
     Compiled once, whatever the times. Image i gets the noise of (key, i).
 
     Args:
-      params: replicated over the mesh.
+      params: on the mesh, sharded as they are.
       times: the process's own.
       batch_size: over all devices, a multiple of their number.
 
@@ -284,7 +321,7 @@ def encode_set(
         for part, output in zip(parts, outputs, strict=True):
             part.append(output)
     return [
-        {name: np.concatenate([p[name] for p in part]) for name in part[0]}
+        {name: np.concatenate([p[name] for p in part]) for name in encode.names}
         for part in parts
     ]
 

@@ -155,6 +155,15 @@ class LatentEncoder:
     encoder: Encoder
     latents: Latents
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The taps."""
+        return self.encoder.names
+
+    def select(self, names: tuple[str, ...]) -> "LatentEncoder":
+        """The same of other taps."""
+        return dataclasses.replace(self, encoder=self.encoder.select(names))
+
     def noise_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """Shape of the noise of one image, whatever the size of the image."""
         rows, columns, channels = self.latents.shape

@@ -1,14 +1,12 @@
 """Features for every position of an image, in the layout of the image."""
 
 import dataclasses
-import functools
 import math
 from collections.abc import Iterator
 
-import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from ddae_jax.data import augment
 from ddae_jax.data.source import Source
@@ -18,7 +16,6 @@ from ddae_jax.features.encode import (
     Images,
     evaluation_inputs,
     example_noise,
-    noise_shape,
 )
 from ddae_jax.runtime import compiler
 
@@ -58,9 +55,18 @@ class GridEncoder:
 
     encode: Encode
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those of `encode`."""
+        return self.encode.names
+
+    def select(self, names: tuple[str, ...]) -> "GridEncoder":
+        """The same of other features."""
+        return GridEncoder(self.encode.select(names))
+
     def noise_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """Shape of the noise of one image."""
-        return noise_shape(self.encode, image_shape)
+        return self.encode.noise_shape(image_shape)
 
     def __call__(
         self, params: dict, x0: Images, noise: Images, time: Float[Array, ""]
@@ -70,18 +76,18 @@ class GridEncoder:
         return {name: grid(value, x0.shape[1:3]) for name, value in found.items()}
 
 
-@functools.cache
-def program(encode: Encode):
-    """Compiles `encode` of uint8 images: (params, images, indices, time, key) -> it.
-
-    Image i gets the noise of (key, i). Equal encoders share one program.
-    """
-
-    def run(params, images, indices, time, key):
-        noise = example_noise(key, indices, noise_shape(encode, images.shape[1:]))
-        return encode(params, augment.to_float(images), noise, time)
-
-    return jax.jit(run, compiler_options=compiler.compiler_options())
+@compiler.jit(static_argnames=("encode",))
+def run_on_images(
+    encode: Encode,
+    params: dict,
+    images: UInt8[Array, "batch height width channels"],
+    indices: Int[Array, "batch"],
+    time: Float[Array, ""],
+    key: PRNGKeyArray,
+) -> dict[str, Array]:
+    """`encode` of images, compiled; image i gets the noise of (key, indices[i])."""
+    noise = example_noise(key, indices, encode.noise_shape(images.shape[1:]))
+    return encode(params, augment.to_float(images), noise, time)
 
 
 def device_batches(
@@ -99,10 +105,10 @@ def device_batches(
     (key, i).
 
     Args:
-      params: replicated over the mesh.
+      params: on the mesh, sharded as they are.
       time: the process's own.
       batch_size: over all devices, a multiple of their number.
     """
-    run = program(encode)
+    time = jnp.float32(time)
     for images, _, indices, valid in evaluation_inputs(source, mesh, batch_size):
-        yield indices, valid, run(params, images, indices, jnp.float32(time), key)
+        yield indices, valid, run_on_images(encode, params, images, indices, time, key)

@@ -125,7 +125,7 @@ def _stored(workdir, step, name, settings, function, config, *inputs):
     one, stored."""
     # A run that began anew has other weights at the same steps.
     trained = common.restore_ema(config, workdir, step)
-    weights = model_identity(trained.denoiser, trained.variables)
+    weights = model_identity(common.encoder(trained, ()), trained.variables)
     content = json.dumps([settings, weights], sort_keys=True)
     key = hashlib.sha256(content.encode()).hexdigest()
     file = f"{FOLDER}/{step:08d}_{name}.json"

@@ -1,5 +1,6 @@
-"""Features on disk: written by blocks, continued, and never used where damaged."""
+"""Features on disk: written by chunks, continued, and never used where damaged."""
 
+import dataclasses
 import json
 import threading
 import time
@@ -8,88 +9,164 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from einops import rearrange
 
+from ddae_jax.data import identity as data_identity
 from ddae_jax.data import source as data_source
 from ddae_jax.features import cache as feature_cache
 from ddae_jax.features import encode as features
-from ddae_jax.features import files as feature_files
 from ddae_jax.features.cache import FeatureCache
 from ddae_jax.runtime import parallel
 
-COUNT = 50
+
+@dataclasses.dataclass(frozen=True)
+class Fake:
+    """An encoder whose features tell image, noise, time and tap apart."""
+
+    names: tuple[str, ...]
+    offset: float = 0.0
+
+    def select(self, names):
+        return dataclasses.replace(self, names=names)
+
+    def noise_shape(self, image_shape):
+        return tuple(image_shape)
+
+    def __call__(self, params, x0, noise, time):
+        flat = rearrange(x0 + noise * time, "b ... -> b (...)") + self.offset
+        return {name: flat * params["scale"] + float(name[-1]) for name in self.names}
 
 
-def rows(start, stop, width=3):
-    return np.arange(start * width, stop * width, dtype=np.float32).reshape(-1, width)
+@pytest.fixture
+def passes(monkeypatch):
+    """(first image, names at each time) of each extraction that is really made."""
+    real, made = features.encode_batches, []
+
+    def noted(encoders, *arguments):
+        made.append((arguments[-1], [encode.names for encode, _ in encoders]))
+        return real(encoders, *arguments)
+
+    monkeypatch.setattr(feature_cache, "encode_batches", noted)
+    monkeypatch.setattr(feature_cache, "CHUNK", 8)
+    return made
 
 
-def write(folder, names=("a", "b"), stop=COUNT, start=0):
-    """Writes rows up to `stop` in blocks of at most 20, as an extraction does."""
-    writer = feature_files.Writer(folder, COUNT, start)
-    for first in range(start, stop, 10):
-        last = min(first + 10, stop)
-        writer.append({name: rows(first, last) for name in names})
-        if writer.uncommitted >= 20:
-            writer.commit()
-    return writer
+@pytest.fixture
+def options(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (22, 2, 2, 1), dtype=np.uint8)
+    return {
+        "cache": FeatureCache(tmp_path / "features", "hash of the weights", "step12"),
+        "encode": Fake(("out_1", "out_2")),
+        "params": {"scale": jnp.float32(2)},
+        "mesh": parallel.make_mesh(),
+        "source": data_source.from_arrays(
+            "odd/name", "train", images, np.arange(22) % 2, "ab"
+        ),
+        "times": (1.0, 0.5),
+        "key": jax.random.key(3),
+        "batch_size": 4,
+        "label": "seed0_draw0",
+    }
 
 
-def test_what_was_written_is_read_and_what_was_not_committed_is_not(tmp_path):
-    writer = write(tmp_path, stop=30)
-    writer.close()  # as the process dies: rows 20 to 30 are on disk, and do not count
-    assert feature_files.intact(tmp_path, "a", COUNT) == [0, 20]
-    assert feature_files.intact(tmp_path, "c", COUNT) == [0]
-    assert not (tmp_path / "a.npy").exists()
-    write(tmp_path, start=20).finish()
-    for name in "ab":
-        assert feature_files.intact(tmp_path, name, COUNT) == [0, 20, 40, 50]
-        found = feature_files.read(tmp_path, name)
-        assert isinstance(found, np.memmap)
-        np.testing.assert_array_equal(found, rows(0, COUNT))
-    assert not list(tmp_path.glob("*.part"))
+def check(found, options):
+    """That `found` is what comes without a cache."""
+    others = {k: v for k, v in options.items() if k not in ("cache", "label")}
+    expected = features.encode_set(**others)
+    assert len(found) == len(expected)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert list(ours) == list(theirs)
+        for name in ours:
+            np.testing.assert_array_equal(np.asarray(ours[name]), theirs[name])
+
+
+def test_features_are_extracted_once_and_only_what_is_missing(options, passes):
+    check(feature_cache.encode_set(**options), options)
+    both = ("out_1", "out_2")
+    assert passes == [(0, [both, both])]
+    (folder,) = options["cache"].folder.iterdir()
+    assert folder.name.startswith("step12_odd-name_train_22_seed0_draw0_")
+    assert json.loads((folder / "about.json").read_text())["count"] == 22
+    check(feature_cache.encode_set(**options), options)
+    assert len(passes) == 1  # nothing was computed
+    # Another time and tap: one pass at each time, for what it lacks.
+    three = (*both, "out_3")
+    more = {**options, "encode": Fake(three), "times": (1.0, 0.25)}
+    check(feature_cache.encode_set(**more), more)
+    assert passes[1:] == [(0, [("out_3",), three])]
 
 
 @pytest.mark.parametrize(
-    "damage, left",
+    "name", ["key", "label", "weights", "order of images", "labels"]
+)
+def test_what_makes_other_features_has_another_folder(options, passes, name):
+    feature_cache.encode_set(**options)
+    cache, source = options["cache"], options["source"]
+    turned = data_source.subset(source, np.arange(22)[::-1])
+    relabelled = dataclasses.replace(source, labels=1 - source.labels)
+    changed = {
+        "key": {"key": jax.random.key(4)},
+        "label": {"label": "seed0_draw1"},
+        "weights": {"cache": dataclasses.replace(cache, model="other weights")},
+        "order of images": {"source": turned},
+        "labels": {"source": relabelled},
+    }[name]
+    check(feature_cache.encode_set(**{**options, **changed}), options | changed)
+    assert len(passes) == 2
+    assert len(list(cache.folder.iterdir())) == 2
+
+
+def test_an_interrupted_extraction_continues_after_its_last_whole_chunk(
+    options, passes, monkeypatch
+):
+    noted = feature_cache.encode_batches
+
+    def interrupted(*arguments):
+        for number, batch in enumerate(noted(*arguments)):
+            if number == 3:
+                raise KeyboardInterrupt
+            yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(feature_cache, "encode_batches", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            feature_cache.encode_set(**options)
+    check(feature_cache.encode_set(**options), options)
+    assert [first for first, _ in passes] == [0, 8]  # 12 rows came, a chunk has 8
+
+
+@pytest.mark.parametrize(
+    ("damage", "first"),
     [
-        (lambda data: data[:-1], [0, 20, 40]),
-        (lambda data: data[: 128 + 25 * 12], [0, 20]),
-        (lambda data: data[:100], [0]),
-        (lambda data: b"", [0]),
-        (lambda data: data[:200] + b"\xff" + data[201:], [0]),
-        (lambda data: data.replace(b"(50, 3)", b"(51, 3)"), [0]),
-        (lambda data: data[:-4] + b"\0\0\0\1", [0, 20, 40]),
+        (lambda array: flip(array / "c" / "1" / "0"), 8),
+        (lambda array: cut(array / "c" / "2" / "0"), 16),
+        (lambda array: [flip(array / "c" / f"{n}" / "0") for n in (1, 2)], 8),
+        (lambda array: (array / "c" / "0" / "0").unlink(), 0),
+        (lambda array: (array / "zarr.json").write_text("{"), 0),
     ],
 )
-def test_a_damaged_array_keeps_what_is_sound_and_is_redone(tmp_path, damage, left):
-    write(tmp_path).finish()
-    path = tmp_path / "a.npy"
-    path.write_bytes(damage(path.read_bytes()))
-    assert feature_files.intact(tmp_path, "a", COUNT) == left
-    assert not path.exists()
-    assert feature_files.intact(tmp_path, "a", COUNT) == left
-    write(tmp_path, names=("a",), start=left[-1]).finish()
-    np.testing.assert_array_equal(feature_files.read(tmp_path, "a"), rows(0, COUNT))
-    assert feature_files.intact(tmp_path, "b", COUNT)[-1] == COUNT
+def test_a_damaged_array_is_redone_from_there(options, passes, damage, first):
+    feature_cache.encode_set(**options)
+    (array,) = options["cache"].folder.glob("*/out_2_time0.5")
+    damage(array)
+    check(feature_cache.encode_set(**options), options)
+    assert passes[1:] == [(first, [("out_2",)])]
+    check(feature_cache.encode_set(**options), options)
+    assert len(passes) == 2
 
 
-def test_without_its_record_an_array_is_not_trusted(tmp_path):
-    write(tmp_path).finish()
-    (tmp_path / "progress.json").write_text('{"a": [[2')
-    assert feature_files.intact(tmp_path, "a", COUNT) == [0]
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[5] ^= 1
+    path.write_bytes(content)
 
 
-def test_an_array_that_only_lacks_its_name_gets_it(tmp_path):
-    writer = write(tmp_path)
-    writer.commit()
-    writer.close()
-    assert not (tmp_path / "a.npy").exists()
-    assert feature_files.intact(tmp_path, "a", COUNT)[-1] == COUNT
-    assert (tmp_path / "a.npy").exists()
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-3])
 
 
 def hold(folder, entered):
-    with feature_files.lock(folder):
+    with feature_cache.lock(folder):
         entered.set()
         time.sleep(0.5)
 
@@ -101,163 +178,29 @@ def test_two_processes_do_not_write_at_once(tmp_path):
     other.start()
     assert entered.wait(20)
     started = time.monotonic()
-    with feature_files.lock(tmp_path / "new"):
+    with feature_cache.lock(tmp_path / "new"):
         assert time.monotonic() - started > 0.2
     other.join()
 
 
-class Network:
-    """Encoders of a fake network that count what they are asked for."""
-
-    def __init__(self):
-        self.calls = []
-
-    def encoder(self, taps):
-        def encode(params, x0, noise, time):
-            flat = (x0 + noise * time).reshape(len(x0), -1)
-            return {tap: flat * params["scale"] + float(tap[-1]) for tap in taps}
-
-        self.calls.append(taps)
-        return encode
-
-
-@pytest.fixture
-def setting(tmp_path, monkeypatch):
-    """(options of `encode_set`, the source, what it should give)."""
-    monkeypatch.setattr(feature_cache, "BLOCK", 8)
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (22, 2, 2, 1), dtype=np.uint8)
-    source = data_source.from_arrays(
-        "odd/name", "train", images, np.arange(22) % 2, "ab"
-    )
-    network = Network()
-    options = {
-        "cache": FeatureCache(tmp_path / "features", "hash of the weights", 12),
-        "encoder_of": network.encoder,
-        "taps": ("out_1", "out_2"),
-        "params": {"scale": jnp.float32(2)},
-        "mesh": parallel.make_mesh(),
-        "source": source,
-        "times": (1.0, 0.5),
-        "key": jax.random.key(3),
-        "batch_size": 4,
-        "label": "seed0_draw0",
-    }
-    others = ("params", "mesh", "source", "times", "key", "batch_size")
-    encode = Network().encoder(("out_1", "out_2"))
-    expected = features.encode_set(encode, *(options[name] for name in others))
-    return options, network, expected
-
-
-def check(found, expected):
-    assert len(found) == len(expected)
-    for ours, theirs in zip(found, expected, strict=True):
-        assert list(ours) == list(theirs)
-        for tap in ours:
-            np.testing.assert_allclose(ours[tap], theirs[tap], atol=1e-6)
-
-
-def test_features_are_extracted_once_and_only_what_is_missing(setting):
-    options, network, expected = setting
-    check(feature_cache.encode_set(**options), expected)
-    assert network.calls == [("out_1", "out_2")] * 2
-    (folder,) = options["cache"].folder.iterdir()
-    assert folder.name.startswith("step00000012_odd-name_train_22_seed0_draw0_")
-    assert json.loads((folder / "about.json").read_text())["count"] == 22
-    check(feature_cache.encode_set(**options), expected)
-    assert len(network.calls) == 2  # nothing was computed
-    # Another time and tap: one pass at each time, for what it lacks.
-    more = feature_cache.encode_set(
-        **{**options, "taps": ("out_1", "out_2", "out_3"), "times": (1.0, 0.25)}
-    )
-    assert network.calls[2:] == [("out_3",), ("out_1", "out_2", "out_3")]
-    np.testing.assert_allclose(more[0]["out_1"], expected[0]["out_1"], atol=1e-6)
-    assert list(more[0]) == ["out_1", "out_2", "out_3"]
-
-
-@pytest.mark.parametrize(
-    "name, value",
-    [
-        ("key", jax.random.key(4)),
-        ("label", "seed0_draw1"),
-        ("cache", "other weights"),
-        ("source", "subset"),
-        ("source", "labels"),
-    ],
-)
-def test_what_makes_other_features_has_another_folder(setting, name, value):
-    options, network, _ = setting
-    feature_cache.encode_set(**options)
-    cache, source = options["cache"], options["source"]
-    changed = {
-        "other weights": FeatureCache(cache.folder, "other weights", 12),
-        "subset": data_source.subset(source, np.arange(22)[::-1]),
-        "labels": data_source.from_arrays(
-            source.name, source.split, source.images, 1 - source.labels, "ab"
-        ),
-    }
-    if isinstance(value, str):
-        value = changed.get(value, value)
-    feature_cache.encode_set(**{**options, name: value})
-    assert len(network.calls) == 4
-    assert len(list(cache.folder.iterdir())) == 2
-
-
-def test_an_interrupted_extraction_continues_behind_its_last_block(
-    setting, monkeypatch, caplog
-):
-    options, network, expected = setting
-    real = features.encode_batches
-
-    def interrupted(*args):
-        for number, batch in enumerate(real(*args)):
-            if number == 3:
-                raise KeyboardInterrupt
-            yield batch
-
-    monkeypatch.setattr(feature_cache, "encode_batches", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        feature_cache.encode_set(**options)
-    starts = []
-
-    def counted(*args):
-        starts.append(args[-1])
-        yield from real(*args)
-
-    monkeypatch.setattr(feature_cache, "encode_batches", counted)
-    check(feature_cache.encode_set(**options), expected)
-    assert starts == [8]  # 12 rows were written, a block has 8
-    # A damaged array is computed again, from its first damaged block on.
-    (path,) = options["cache"].folder.glob("*/out_2_time0.5.npy")
-    path.write_bytes(path.read_bytes()[:-7])
-    with caplog.at_level("WARNING"):
-        check(feature_cache.encode_set(**options), expected)
-    assert "damaged behind row 16" in caplog.text
-    assert starts == [8, 16] and network.calls[-1] == ("out_2",)
-
-
 def test_models_differ_by_weights_and_description():
-    def identity(scale, encoder="Encoder(network, taps=('out_1',))"):
-        class Described:
-            def __call__(self, params, x0, noise, time):
-                return {}
-
-            def __repr__(self):
-                return encoder
-
-        return feature_cache.model_identity(Described(), {"scale": jnp.float32(scale)})
+    def identity(scale, encode=Fake(("out_1",))):
+        return feature_cache.model_identity(encode, {"scale": jnp.float32(scale)})
 
     assert identity(1) == identity(1) != identity(2)
-    assert identity(1) == identity(1, "Encoder(network, taps=('a', 'b'))")
-    assert identity(1) != identity(1, "Encoder(other, taps=('out_1',))")
+    assert identity(1) == identity(1, Fake(("a", "b")))
+    assert identity(1) != identity(1, Fake(("out_1",), offset=1.0))
 
 
 def test_images_that_stream_are_known_by_some_of_them():
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (9, 2, 2, 1), dtype=np.uint8)
-    make = data_source.from_arrays
+    images = np.random.default_rng(0).integers(0, 256, (9, 2, 2, 1), dtype=np.uint8)
     options = {"name": "a", "split": "train", "labels": [0] * 9, "class_names": "a"}
-    streamed = make(images=images, resident_bytes=0, **options)
-    changed = make(images=images[::-1], resident_bytes=0, **options)
-    identity = feature_cache.data_identity
-    assert identity(streamed) == identity(streamed) != identity(changed)
+
+    def identity(images, resident_bytes=0):
+        source = data_source.from_arrays(
+            images=images, resident_bytes=resident_bytes, **options
+        )
+        return data_identity.of_source(source)
+
+    assert identity(images) == identity(images) != identity(images[::-1])
+    assert identity(images) == identity(images, resident_bytes=1 << 20)

@@ -136,9 +136,9 @@ def test_pieces_are_the_whole():
 
 def test_encoders_say_which_noise_they_take(model):
     encoder = Encoder(model.denoiser, ("layer-0",))
-    assert features.noise_shape(encoder, (16, 16, 3)) == (16, 16, 3)
+    assert encoder.noise_shape((16, 16, 3)) == (16, 16, 3)
     latent = LatentEncoder(encoder, model.latents)
-    assert features.noise_shape(latent, (64, 64, 3)) == (8, 8, 8)
+    assert latent.noise_shape((64, 64, 3)) == (8, 8, 8)
 
 
 def test_export_brings_the_autoencoder(model, workdir, images, tmp_path):

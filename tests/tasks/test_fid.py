@@ -18,7 +18,6 @@ from ddae_jax.runtime import checkpoint
 from ddae_jax.settings import config as config_lib
 from ddae_jax.tasks import fid
 from ddae_jax.tasks.fid import collect as fid_features
-from ddae_jax.tasks.fid import reference as fid_reference
 from ddae_jax.tasks.fid import samples as fid_samples
 from ddae_jax.train import state as train_state
 from tests.tools import fid as fid_tools
@@ -278,7 +277,8 @@ def test_a_classifier_of_the_digits_on_the_command_line(checkpoints, tmp_path):
     assert network.stat().st_mtime_ns != written
 
 
-def test_a_set_in_memory_and_one_on_disk_have_fingerprints():
+def test_a_set_in_memory_and_one_on_disk_have_one_identity():
+    from ddae_jax.data import identity as data_identity
     from ddae_jax.data import source as data_source
 
     pixels, labels = fid_tools.images(9, 0), np.zeros(9, int)
@@ -286,13 +286,13 @@ def test_a_set_in_memory_and_one_on_disk_have_fingerprints():
         data_source.from_arrays("a", "train", images, labels, ["x"])
         for images in (pixels, pixels.copy(), pixels[::-1])
     ]
-    first, same, other = map(fid_reference.fingerprint, sets)
+    first, same, other = map(data_identity.of_source, sets)
     assert first == same != other
     streamed = data_source.from_arrays(
         "a", "train", pixels, labels, ["x"], resident_bytes=0
     )
     assert streamed.images is None
-    assert fid_reference.fingerprint(streamed) == first
+    assert data_identity.of_source(streamed) == first
 
 
 @pytest.mark.parametrize(

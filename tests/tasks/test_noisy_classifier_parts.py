@@ -27,6 +27,7 @@ from ddae_jax.tasks.noisy_classifier.classifier import (
 from ddae_jax.tasks.noisy_classifier.training import Training
 from ddae_jax.train.loop import Diverged
 from tests.tools import runs as run_tools
+from tests.tools.encoders import OneFeature
 
 DDPM, EDM = PROCESSES["ddpm"](), PROCESSES["edm"]()
 KEY = jax.random.key(0)
@@ -92,9 +93,9 @@ def test_the_schedule_is_the_published_one():
     assert longer(steps[1]) == pytest.approx(0.2 / 3)
 
 
-def noisy_pixels(params, x0, noise, time):
+def noisy_pixels(x0, noise, time):
     """Features without a denoiser: the noisy image itself."""
-    return {"pixels": DDPM.add_noise(x0, noise, time).reshape(len(x0), -1)}
+    return DDPM.add_noise(x0, noise, time).reshape(len(x0), -1)
 
 
 @functools.cache
@@ -110,7 +111,9 @@ def make_training(learning_rate=4e-3, steps=200, **options):
     count = len(digit_parts()[0])
     schedule = cosine_after_warmup(learning_rate, 10, 0, 64, count)
     return Training(
-        NoisyClassifier("MLP on pixels", NoisyMLP(10), DDPM, noisy_pixels),
+        NoisyClassifier(
+            "MLP on pixels", NoisyMLP(10), DDPM, OneFeature("pixels", noisy_pixels)
+        ),
         optax.adam(schedule),
         parallel.make_mesh(),
         steps=steps,

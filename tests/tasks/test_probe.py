@@ -12,7 +12,7 @@ from ddae_jax.data import digits
 from ddae_jax.data import source as data_source
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import common
-from ddae_jax.features.encode import pixels
+from ddae_jax.features.encode import Pixels
 from ddae_jax.runtime import checkpoint, parallel
 from ddae_jax.settings import config as config_lib
 from ddae_jax.tasks import probe
@@ -138,7 +138,7 @@ def test_a_cell_of_the_published_protocol_has_the_value_it_has_alone(workdir):
 
 def test_the_published_protocol_learns_and_streams_alike():
     train, test = digit_parts()
-    protocol = AdamProbe(pixels, (0.0,), 10, 15, 64, 2e-2, flip=False, crop=0)
+    protocol = AdamProbe(Pixels(), (0.0,), 10, 15, 64, 2e-2, flip=False, crop=0)
     mesh, key = parallel.make_mesh(), jax.random.key(0)
     held_out = data_source.held_out_mask(train, 0.5, 0)
     both = protocol.fit({}, mesh, train, held_out, key, 0)

@@ -10,7 +10,7 @@ import pytest
 from ddae_jax import main
 from ddae_jax.data import source as data_source
 from ddae_jax.errors import UserError
-from ddae_jax.features.encode import example_noise, pixels
+from ddae_jax.features.encode import Pixels, example_noise
 from ddae_jax.runtime import parallel
 from ddae_jax.tasks.probe import data as probe_data
 from ddae_jax.tasks.probe import fixed as probe_fixed
@@ -22,6 +22,7 @@ from tests.tasks.test_probe import (
     workdir,  # noqa: F401
 )
 from tests.tools import runs as run_tools
+from tests.tools.encoders import OneFeature
 
 
 def run(folder, *fields, task="probe", tiny=run_tools.TINY):
@@ -140,7 +141,7 @@ def test_adam_learns_from_joined_features():
     train, test = digit_parts()
     small = data_source.subset(train, np.arange(200))
     joined = AdamProbe(
-        pixels, (0.0, 1.0), 10, 8, 50, 2e-2, flip=False, crop=0, concat="times"
+        Pixels(), (0.0, 1.0), 10, 8, 50, 2e-2, flip=False, crop=0, concat="times"
     )
     mesh, key = parallel.make_mesh(), jax.random.key(0)
     held_out = data_source.held_out_mask(small, 0.5, 0)
@@ -174,11 +175,11 @@ def test_the_mean_is_over_fresh_noise():
     source = data_source.subset(digit_parts()[0], np.arange(5))
     key = jax.random.key(4)
 
-    def noise_alone(params, x0, noise, time):
-        return {"tap": time * noise.reshape(len(noise), -1)}
-
+    noise_alone = OneFeature(
+        "tap", lambda x0, noise, time: time * noise.reshape(len(noise), -1)
+    )
     extract = probe_fixed.Extractor(
-        lambda taps: noise_alone, ("tap",), {}, parallel.make_mesh(), (1.0, 2.0), 4, 3
+        noise_alone, {}, parallel.make_mesh(), (1.0, 2.0), 4, 3
     )
     found = extract(source, key, 0)([(0, "tap"), (1, "tap")])
     keys = [jax.random.fold_in(key, draw) for draw in range(3)]

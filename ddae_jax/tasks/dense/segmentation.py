@@ -14,7 +14,7 @@ from ddae_jax.data import batches, image_files, masks
 from ddae_jax.data import source as data_source
 from ddae_jax.data.masks import IGNORE, MaskedImages
 from ddae_jax.errors import UserError
-from ddae_jax.features.spatial import device_batches, program
+from ddae_jax.features.spatial import device_batches, run_on_images
 from ddae_jax.heads import segmentation
 from ddae_jax.metrics import classification
 from ddae_jax.report.outcome import Picture
@@ -208,7 +208,7 @@ def _fit(
         shard_count=jax.process_count(),
         threads=config.data.threads if train.images.images is None else 0,
     )
-    encode = program(job.grid_encoder())
+    encode = job.grid_encoder()
     time = jnp.float32(job.cell.time.time)
     for step in range(steps):
         images, _, indices = next(reader)
@@ -219,7 +219,9 @@ def _fit(
         )
         positions = np.arange(step * size, (step + 1) * size, dtype=np.int32)
         positions = parallel.place(positions, sharding)
-        features = encode(trained.variables, images, positions, time, noise_key)
+        features = run_on_images(
+            encode, trained.variables, images, positions, time, noise_key
+        )
         heads, opt_state, loss = segmentation.update(
             optimizer, heads, opt_state, features, statistics, targets, weights
         )

@@ -7,6 +7,7 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
+from ddae_jax.data.identity import of_source
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import common
 from ddae_jax.runtime import parallel
@@ -15,7 +16,6 @@ from ddae_jax.tasks.fid.feature_network import (
     chain_network,
     inception_network,
 )
-from ddae_jax.tasks.fid.reference import fingerprint
 from ddae_jax.train import feature_classifier as fid_classifier
 from ddae_jax.weights import inception_file, layer_chain
 
@@ -64,7 +64,7 @@ def _classifier(config: ConfigDict, folder: pathlib.Path) -> layer_chain.ChainFi
     about = {
         "trained_on": source.name,
         "images": len(source),
-        "images_fingerprint": fingerprint(source),
+        "images_fingerprint": of_source(source),
         "steps": steps,
         "seed": seed,
     }

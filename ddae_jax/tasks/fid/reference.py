@@ -13,6 +13,7 @@ from jaxtyping import Float, UInt8
 from ml_collections import ConfigDict
 
 from ddae_jax.data import unlabelled
+from ddae_jax.data.identity import of_source
 from ddae_jax.data.image_folder import image_files
 from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
@@ -21,6 +22,7 @@ from ddae_jax.metrics import statistics_files
 from ddae_jax.metrics.frechet import Statistics
 from ddae_jax.runtime import parallel
 from ddae_jax.runtime.files import replacing
+from ddae_jax.runtime.identity import of_files
 from ddae_jax.tasks.fid import collect as fid_features
 from ddae_jax.tasks.fid.collect import Extract
 from ddae_jax.tasks.fid.feature_network import FeatureNetwork
@@ -28,8 +30,6 @@ from ddae_jax.weights.inception_file import hash_of
 
 FIELD = "config.fid.reference"
 SHOWN = 36  # images of each set in the picture
-# Images of a set too large for memory that its fingerprint reads.
-_PROBED = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,21 +67,6 @@ class Reference:
     first: UInt8[np.ndarray, "shown height width channels"] | None
 
 
-def fingerprint(source: Source) -> str:
-    """Changes when the images or labels of a data set do.
-
-    Of sets that are not in memory, 256 images are read, evenly spread.
-    """
-    digest = hashlib.sha256(repr((source.name, source.image_shape)).encode())
-    digest.update(np.ascontiguousarray(source.labels, np.int32).tobytes())
-    if source.images is not None:
-        digest.update(np.ascontiguousarray(source.images).data)
-    else:
-        chosen = np.unique(np.linspace(0, len(source) - 1, _PROBED).astype(int))
-        digest.update(np.ascontiguousarray(source.read(chosen)).data)
-    return digest.hexdigest()
-
-
 def open_images(
     path: pathlib.Path, field: str, network: FeatureNetwork, threads: int
 ) -> Images:
@@ -95,8 +80,7 @@ def open_images(
             # Inception sees everything as RGB; a network of one shape takes no other.
             channels = 3 if network.image_shape is None else None
             source = unlabelled.open_folder(path, channels, threads)
-            listed = [(str(f.relative_to(path)), hash_of(f)) for f in image_files(path)]
-            identity = hashlib.sha256(repr(listed).encode()).hexdigest()
+            identity = of_files(path, image_files(path))
         elif path.is_file():
             source = unlabelled.open_npz(path)
             identity = hash_of(path)
@@ -127,7 +111,7 @@ def prepare(
     if not given:
         source = common.load_source(config, "train")
         name = f"training set of {source.name}, {len(source):,} images"
-        images = Images(source, name, fingerprint(source))
+        images = Images(source, name, of_source(source))
         network.check_images("config.data", source.image_shape)
         return _of_images(config, images, network, extract, mesh, cache)
     path = pathlib.Path(given).expanduser()

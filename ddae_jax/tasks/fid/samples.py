@@ -113,7 +113,7 @@ def drawn(
         facts["guidance_scale"] = config.sample.guidance_scale
         facts["guidance_interval"] = str(config.sample.guidance_interval)
     start = _start(config, network, count)
-    weights = model_identity(trained.denoiser, trained.variables)
+    weights = model_identity(common.encoder(trained, ()), trained.variables)
     identity = json.dumps(
         {
             **facts,

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from ddae_jax.data import augment, batches
 from ddae_jax.data.source import Source
-from ddae_jax.features.encode import evaluation_inputs, example_noise, noise_shape
+from ddae_jax.features.encode import evaluation_inputs, example_noise
 from ddae_jax.runtime import checkpoint, compiler, log, parallel
 from ddae_jax.runtime.random import stream
 from ddae_jax.tasks.noisy_classifier import classifier as heads
@@ -189,7 +189,7 @@ class Training:
     def _noise_shape(self, image_shape):
         if self.classifier.encode is None:
             return tuple(image_shape)
-        return noise_shape(self.classifier.encode, image_shape)
+        return self.classifier.encode.noise_shape(image_shape)
 
     def _restore_or_create(self, checkpoints, shape) -> ClassifierState:
         init = heads.create(self.classifier, self.optimizer, shape)

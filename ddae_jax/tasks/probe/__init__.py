@@ -1,10 +1,8 @@
 """Classifiers on features of a trained denoiser, over taps and noise levels."""
 
 import dataclasses
-import functools
 import pathlib
 import time as clock
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +17,7 @@ from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import common
 from ddae_jax.features.cache import FeatureCache, model_identity
-from ddae_jax.features.encode import Encode, noise_shape, pixels, pixels_as_position
+from ddae_jax.features.encode import Encode, Pixels
 from ddae_jax.heads import attentive, linear
 from ddae_jax.report import heat_map as plots
 from ddae_jax.runtime import parallel
@@ -120,14 +118,12 @@ class Network:
     """What gives features.
 
     Attributes:
-      encoder_of: taps -> encoder.
-      taps: the wanted ones.
-      params: for the encoder, replicated over the mesh.
+      encode: the features.
+      params: for it, on the mesh.
       cache: of its features; None where they are not kept.
     """
 
-    encoder_of: Callable[[tuple[str, ...]], Encode]
-    taps: tuple[str, ...]
+    encode: Encode
     params: dict
     cache: FeatureCache | None = None
 
@@ -141,19 +137,17 @@ def network(
     """The features of a denoiser that config.probe.classifier takes."""
     probe = config.probe
     pooled = probe.classifier != "attentive"
-    encoder_of = functools.partial(common.encoder, trained, pooled=pooled)
+    encode = common.encoder(trained, taps, pooled)
     cache = None
     if probe.cache and probe.classifier in probe_fixed.CLASSIFIERS:
         folder = pathlib.Path(probe.cache_folder or workdir / "features")
-        identity = model_identity(encoder_of(taps), trained.variables)
-        cache = FeatureCache(folder, identity, trained.step)
-    return Network(encoder_of, taps, trained.variables, cache)
+        identity = model_identity(encode, trained.variables)
+        cache = FeatureCache(folder, identity, f"step{trained.step:08d}")
+    return Network(encode, trained.variables, cache)
 
 
 def _pixels(config: ConfigDict) -> Network:
-    attends = config.probe.classifier == "attentive"
-    encode = pixels_as_position if attends else pixels
-    return Network(lambda taps: encode, ("pixels",), {})
+    return Network(Pixels(pooled=config.probe.classifier != "attentive"), {})
 
 
 def score(
@@ -171,8 +165,7 @@ def score(
     points = tuple(time.time for time in times)
     if probe.classifier in probe_fixed.CLASSIFIERS:
         extract = probe_fixed.Extractor(
-            network.encoder_of,
-            network.taps,
+            network.encode,
             network.params,
             mesh,
             points,
@@ -181,7 +174,7 @@ def score(
             network.cache,
         )
         return probe_fixed.score(probe, extract, train, held_out, test, seed)
-    encode = network.encoder_of(network.taps)
+    encode = network.encode
     head: linear.Kind = linear.LINEAR
     if probe.classifier == "attentive":
         _check_widths(probe.attentive_heads, encode, network.params, train.image_shape)
@@ -214,7 +207,7 @@ def score(
 def _check_widths(
     heads: int, encode: Encode, params: dict, image_shape: tuple[int, int, int]
 ) -> None:
-    noise = noise_shape(encode, image_shape)
+    noise = encode.noise_shape(image_shape)
     blanks = [jax.ShapeDtypeStruct((1, *s), jnp.float32) for s in (image_shape, noise)]
     time = jax.ShapeDtypeStruct((), jnp.float32)
     for tap, shape in jax.eval_shape(encode, params, *blanks, time).items():

@@ -17,10 +17,9 @@ from ddae_jax.data.source import Source
 from ddae_jax.features.encode import (
     Encode,
     clean_and_noise,
-    compiled,
     evaluation_inputs,
     example_noise,
-    noise_shape,
+    run,
 )
 from ddae_jax.heads import linear
 from ddae_jax.runtime import parallel
@@ -110,7 +109,7 @@ class AdamProbe:
             )
             start, stop = step * self.batch_size, (step + 1) * self.batch_size
             positions = parallel.place(np.arange(start, stop, dtype=np.int32), sharding)
-            shape = noise_shape(self.encode, images.shape[1:])
+            shape = self.encode.noise_shape(images.shape[1:])
             x0, noise = training_inputs(
                 images, positions, draw_key, self.flip, self.crop, shape
             )
@@ -162,7 +161,7 @@ class AdamProbe:
         totals, names = None, []
         batch = evaluation_inputs(source, mesh, self.batch_size)
         for images, labels, indices, valid in batch:
-            shape = noise_shape(self.encode, images.shape[1:])
+            shape = self.encode.noise_shape(images.shape[1:])
             x0, noise = clean_and_noise(images, indices, key, shape)
             correct, names = [], []
             for column, inputs in zip(
@@ -187,11 +186,10 @@ class AdamProbe:
         A time is encoded when its column comes: the taps of all times, large where they
         are not pooled, need not be there at once.
         """
-        run = compiled(self.encode)
         joined = self.concat in ("times", "both")
         outputs = []
         for time in self.times:
-            outputs.append(run(params, x0, noise, jnp.float32(time)))
+            outputs.append(run(self.encode, params, x0, noise, time))
             if not joined:
                 yield _cells([outputs.pop()], self.concat)
         if joined:

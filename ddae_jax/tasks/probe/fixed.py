@@ -31,9 +31,8 @@ class Extractor:
     """One network's features of any source.
 
     Attributes:
-      encoder_of: taps -> encoder.
-      taps: the wanted ones.
-      params: for the encoder, replicated over the mesh.
+      encode: the features.
+      params: for it, on the mesh.
       mesh: of the devices.
       times: the process's own.
       batch_size: over all devices, a multiple of their number.
@@ -41,8 +40,7 @@ class Extractor:
       cache: on disk; None: they are kept in memory.
     """
 
-    encoder_of: Callable[[tuple[str, ...]], Encode]
-    taps: tuple[str, ...]
+    encode: Encode
     params: dict
     mesh: Mesh
     times: tuple[float, ...]
@@ -76,7 +74,10 @@ class Extractor:
 
         def features_of(parts):
             return np.concatenate(
-                [sum(draw[i][tap] for draw in draws) / self.draws for i, tap in parts],
+                [
+                    sum(np.asarray(draw[i][tap]) for draw in draws) / self.draws
+                    for i, tap in parts
+                ],
                 axis=1,
                 dtype=np.float32,
             )
@@ -86,10 +87,8 @@ class Extractor:
     def _extract(self, source, key, label):
         common = (self.params, self.mesh, source, self.times, key, self.batch_size)
         if self.cache is None:
-            return encode_set(self.encoder_of(self.taps), *common)
-        return feature_cache.encode_set(
-            self.cache, self.encoder_of, self.taps, *common, label
-        )
+            return encode_set(self.encode, *common)
+        return feature_cache.encode_set(self.cache, self.encode, *common, label)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +131,7 @@ def score(
     train_features = extract(train, stream(seed, "probe/train_noise"), seed)
     test_features = extract(test, stream(seed, "probe/test_noise"), seed)
     by_held_out, by_test, details = [], [], []
-    for column in cell_parts(extract.taps, len(extract.times), probe.concat):
+    for column in cell_parts(extract.encode.names, len(extract.times), probe.concat):
         results = {
             name: classify(
                 probe,

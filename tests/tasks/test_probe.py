@@ -176,8 +176,8 @@ def test_training_images_are_augmented_and_noised_by_their_place():
     "process, field, value, message",
     [
         ("edm", "times", (4, 0), r"probe\.times: 0 has noise level 0"),
-        ("edm", "times", (19,), r"probe\.times: EDM time 19 is not .* 0\.\.18"),
-        ("ddpm", "times", (0,), r"probe\.times: DDPM time 0 is not .* 1\.\.1000"),
+        ("edm", "times", (19,), r"probe\.times: time 19 is not .* 0\.\.18"),
+        ("ddpm", "times", (0,), r"probe\.times: time 0 is not .* 1\.\.1000"),
         ("ddpm", "times", (11, 11), r"probe\.times: 11 and 11 are the same"),
         ("ddpm", "noise_levels", (0.05, 1e4), r"noise_levels: 10000 is out of"),
         ("ddpm", "noise_levels", (0.05, 0.0501), r"noise_levels: 0\.05 and 0\.0501"),

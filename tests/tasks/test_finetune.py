@@ -208,7 +208,7 @@ def test_a_loss_that_is_not_finite_stops_with_one_line():
             r"network unet has none; these have it: .*dit, lightningdit",
         ),
         ("dropout", 1.5, r"finetune\.dropout: 1\.5 is not in \[0, 1\)"),
-        ("time", 0.0, r"finetune\.time: DDPM time 0"),
+        ("time", 0.0, r"finetune\.time: time 0"),
         ("train_count", 7, r"finetune\.train_count: 7 training .* 10 classes"),
         ("output", "probe", r"finetune\.output: 'probe' must begin with finetune"),
         ("label_fraction", 0.0, r"finetune\.label_fraction: 0\.0 is not positive"),

@@ -107,7 +107,7 @@ def test_a_folder_of_other_settings_is_refused(trained, kind, field, value, mess
 @pytest.mark.parametrize(
     "process, field, value, message",
     [
-        ("ddpm", "test_times", (1001,), r"test_times: DDPM time 1001 .* 1\.\.1000"),
+        ("ddpm", "test_times", (1001,), r"test_times: time 1001 .* 1\.\.1000"),
         ("edm", "test_times", (0,), r"test_times: 0 has noise level 0"),
         ("edm", "test_times", (4, 4), r"test_times: 4 and 4 are the same"),
         ("ddpm", "test_noise_levels", (1e5,), r"test_noise_levels: 100000 is out"),

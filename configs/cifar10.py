@@ -33,8 +33,7 @@ training images. Its warm-up rises once an epoch, ours every step over the same 
 Variant `test`: edm_ddpmpp_aug in seconds, on a tiny network.
 """
 
-from ddae_jax.settings import config as config_lib
-from ddae_jax.settings import recipes
+from ddae_jax.settings import recipes, schema
 
 _IMAGES = 50_000
 # process, DDPM++ network, batch, epochs, warm-up epochs, learning rate
@@ -55,10 +54,10 @@ _OTHERS = {
 
 
 def get_config(variant: str = "ddpm"):
-    config_lib.check_variant("cifar10", variant, (*_VARIANTS, *_OTHERS, "test"))
+    schema.check_variant("cifar10", variant, (*_VARIANTS, *_OTHERS, "test"))
     variant = variant or "ddpm"
     if variant in _OTHERS:
-        config = config_lib.default()
+        config = schema.default()
         config.name, config.variant = "cifar10", variant
         config.dtype = "bfloat16"
         config.data.name = "cifar10"
@@ -67,7 +66,7 @@ def get_config(variant: str = "ddpm"):
     recipe = "edm_ddpmpp_aug" if variant == "test" else variant
     process, plus_plus, batch, epochs, warmup_epochs, rate = _VARIANTS[recipe]
     edm = process == "edm"
-    config = config_lib.default(process=process, sampler="heun" if edm else "ddim")
+    config = schema.default(process=process, sampler="heun" if edm else "ddim")
     config.name, config.variant = "cifar10", variant
     config.dtype = "bfloat16"
     config.data.name = "cifar10"
@@ -94,5 +93,5 @@ def get_config(variant: str = "ddpm"):
     train.sample_every = 5000
 
     if variant == "test":
-        config_lib.shrink(config)
+        schema.shrink(config)
     return config

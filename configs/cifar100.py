@@ -12,13 +12,12 @@ Published: edm2_c FID 5.06 (epoch 1000), probe 65.40 % (epoch 500); edm2_e 4.33 
 Variant `test`: the same in seconds, on a tiny network.
 """
 
-from ddae_jax.settings import config as config_lib
-from ddae_jax.settings import recipes
+from ddae_jax.settings import recipes, schema
 
 
 def get_config(variant: str = ""):
-    config_lib.check_variant("cifar100", variant, ("edm2_c", "edm2_e", "test"))
-    config = config_lib.default(process="edm", sampler="heun")
+    schema.check_variant("cifar100", variant, ("edm2_c", "edm2_e", "test"))
+    config = schema.default(process="edm", sampler="heun")
     config.name, config.variant = "cifar100", variant
     config.dtype = "bfloat16"
     config.data.name = "cifar100"
@@ -39,7 +38,7 @@ def get_config(variant: str = ""):
     config.train.keep_every = 20_000  # about 100 epochs
     config.train.sample_every = 5000
     if variant == "test":
-        config_lib.shrink(config)
+        schema.shrink(config)
         config.probe.train_count = 400  # a few of each class
         config.probe.batch_size = 50
     return config

@@ -11,12 +11,12 @@ untrained 95.73 % (measured, RESULTS.md).
 Variant `test`: the same in seconds.
 """
 
-from ddae_jax.settings import config as config_lib
+from ddae_jax.settings import schema
 
 
 def get_config(variant: str = ""):
-    config_lib.check_variant("digits", variant, ("test",))
-    config = config_lib.default()
+    schema.check_variant("digits", variant, ("test",))
+    config = schema.default()
     config.name, config.variant = "digits", variant
     config.data.name = "digits"
     config.network.image_channels = 1
@@ -42,5 +42,5 @@ def get_config(variant: str = ""):
     config.fid.count = 1000
     config.fid.classifier_steps = 150
     if variant == "test":
-        config_lib.shrink(config)
+        schema.shrink(config)
     return config

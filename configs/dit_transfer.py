@@ -2,7 +2,7 @@
 
     for file in DiT-XL-2-256x256.pt sd-vae-ft-mse.safetensors; do
       python -m ddae_jax.main --task=import --workdir=runs/dit \
-          --config.import.path=$file
+          --config.import_weights.path=$file
     done
     python -m ddae_jax.main --config=configs/dit_transfer.py:cifar10 --workdir=runs/dit
 
@@ -24,7 +24,7 @@ One workdir holds one probe.json: copy runs/dit for a second data set.
 Variant `test`: on digits, of whatever small latent denoiser the workdir has.
 """
 
-from ddae_jax.settings import config as config_lib
+from ddae_jax.settings import schema
 
 # data set, time, image size
 _VARIANTS = {
@@ -34,10 +34,10 @@ _VARIANTS = {
 
 
 def get_config(variant: str = "cifar10"):
-    config_lib.check_variant("dit_transfer", variant, (*_VARIANTS, "test"))
+    schema.check_variant("dit_transfer", variant, (*_VARIANTS, "test"))
     variant = variant or "cifar10"
     data, time, size = _VARIANTS.get(variant, ("digits", 121, 8))
-    config = config_lib.default(network="dit", process="dit", sampler="respaced")
+    config = schema.default(network="dit", process="dit", sampler="respaced")
     config.name, config.variant = "dit_transfer", variant
     config.tasks = ("probe", "report")
     config.dtype = "bfloat16"

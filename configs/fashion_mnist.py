@@ -11,12 +11,12 @@ best tap, 73.5 % untrained (measured with that code).
 Variant `test`: the same in seconds.
 """
 
-from ddae_jax.settings import config as config_lib
+from ddae_jax.settings import schema
 
 
 def get_config(variant: str = ""):
-    config_lib.check_variant("fashion_mnist", variant, ("test",))
-    config = config_lib.default()
+    schema.check_variant("fashion_mnist", variant, ("test",))
+    config = schema.default()
     config.name, config.variant = "fashion_mnist", variant
     config.data.name = "fashion_mnist"
     config.data.image_size = 32
@@ -37,5 +37,5 @@ def get_config(variant: str = ""):
     config.fid.test_images = True
     config.fid.count = 5000  # of the protocol's 50,000: two cores
     if variant == "test":
-        config_lib.shrink(config)
+        schema.shrink(config)
     return config

@@ -37,8 +37,7 @@ Variant `test`: pre-trains and fine-tunes on digits in seconds.
 
 import pathlib
 
-from ddae_jax.settings import command_line
-from ddae_jax.settings import config as config_lib
+from ddae_jax.settings import config_files, schema
 
 # config of the pre-training, tap ("" as probed), published time
 _VARIANTS = {
@@ -58,11 +57,11 @@ _SMALL = ("fashion_mnist", "digits", "test")
 
 
 def get_config(variant: str = "cifar10_edm"):
-    config_lib.check_variant("finetune", variant, _VARIANTS)
+    schema.check_variant("finetune", variant, _VARIANTS)
     variant = variant or "cifar10_edm"
     base, tap, time = _VARIANTS[variant]
     # Name and variant stay those of the pre-training: so does the default workdir.
-    config = command_line.load_config_file(str(pathlib.Path(__file__).parent / base))
+    config = config_files.load(str(pathlib.Path(__file__).parent / base))
     config.tasks = ("finetune", "report")
     finetune = config.finetune
     finetune.tap, finetune.time = tap, time

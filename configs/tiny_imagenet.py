@@ -14,13 +14,12 @@ EDM authors' own code, another network. Published: edm2_c FID 15.96 (epoch 1600)
 Variant `test`: the same in seconds, on a tiny network.
 """
 
-from ddae_jax.settings import config as config_lib
-from ddae_jax.settings import recipes
+from ddae_jax.settings import recipes, schema
 
 
 def get_config(variant: str = ""):
-    config_lib.check_variant("tiny_imagenet", variant, ("edm2_c", "edm2_e", "test"))
-    config = config_lib.default(process="edm", sampler="heun")
+    schema.check_variant("tiny_imagenet", variant, ("edm2_c", "edm2_e", "test"))
+    config = schema.default(process="edm", sampler="heun")
     config.name, config.variant = "tiny_imagenet", variant
     config.dtype = "bfloat16"
     config.data.name = "tiny_imagenet"
@@ -42,5 +41,5 @@ def get_config(variant: str = ""):
     config.train.keep_every = 20_000
     config.train.sample_every = 5000
     if variant == "test":
-        config_lib.shrink(config)
+        schema.shrink(config)
     return config

@@ -30,13 +30,12 @@ def help_text() -> str:
     """What --help prints."""
     values = flags.FlagValues()
     define_flags(values)
+    from ddae_jax.settings import schema
     from ddae_jax.tasks import TASKS
 
-    return (
-        f"{__doc__}\n\nTasks: {', '.join(TASKS)}\n"
-        "Every field of the config: --config.SECTION.FIELD=VALUE "
-        f"(ddae_jax/settings/config.py)\n{values.get_help()}"
-    )
+    tasks = "\n".join(f"  {name}: {task.help}" for name, task in TASKS.items())
+    parts = (__doc__, f"Tasks:\n{tasks}", values.get_help(), schema.help_text())
+    return "\n\n".join(parts)
 
 
 def run(argv: list[str]) -> None:
@@ -49,7 +48,7 @@ def run(argv: list[str]) -> None:
     from ddae_jax.runtime import files, parallel
     from ddae_jax.settings import command_line
 
-    command = command_line.parse(argv, define_flags, tuple(tasks.TASKS))
+    command = command_line.parse(argv, define_flags)
     parallel.initialize(
         command.flags.coordinator,
         command.flags.process_count,
@@ -59,7 +58,7 @@ def run(argv: list[str]) -> None:
         command_line.save(command)
         for name in command.config.tasks:
             logging.info("task %s in %s", name, command.workdir)
-            tasks.load(name).run(command.config, command.workdir)
+            tasks.TASKS[name].load()(command.config, command.workdir)
             parallel.all_processes(True)  # what process 0 wrote is there for the next
 
 

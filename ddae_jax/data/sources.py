@@ -30,7 +30,7 @@ _FASHION_MNIST_CLASSES = (
     "Bag",
     "Ankle boot",
 )
-_TFDS_PREFIX = "tfds:"
+TFDS_PREFIX = "tfds:"
 SPLITS = ("train", "test")
 
 
@@ -65,7 +65,7 @@ def load(
         "channels": channels,
         "resident_bytes": resident_bytes,
     }
-    if name.startswith(_TFDS_PREFIX):
+    if name.startswith(TFDS_PREFIX):
         return _load_tfds(name, split, folder, **options)
     _check_name(name)
     if split not in SPLITS:
@@ -82,11 +82,11 @@ def prepare(name: str, data_dir: str | os.PathLike | None = None) -> pathlib.Pat
       UserError: the set does not come from TFDS, TensorFlow is not installed, or the
         preparation failed.
     """
-    if name.startswith(_TFDS_PREFIX):
-        return tfds_source.prepare(name.removeprefix(_TFDS_PREFIX), data_dir)
+    if name.startswith(TFDS_PREFIX):
+        return tfds_source.prepare(name.removeprefix(TFDS_PREFIX), data_dir)
     _check_name(name)
     if name not in _PREPARABLE:
-        known = ", ".join((*_PREPARABLE, f"{_TFDS_PREFIX}NAME"))
+        known = ", ".join((*_PREPARABLE, f"{TFDS_PREFIX}NAME"))
         raise UserError(
             f"{name}: nothing to prepare, it is read as it is; can: {known}"
         )
@@ -144,7 +144,7 @@ def _load_tfds(
     channels: int | None,
     resident_bytes: int,
 ) -> Source:
-    tfds_name = name.removeprefix(_TFDS_PREFIX)
+    tfds_name = name.removeprefix(TFDS_PREFIX)
     prepared = tfds_source.find(tfds_name, folder)
     if prepared is None:
         raise UserError(
@@ -158,7 +158,7 @@ def _load_tfds(
 def _check_name(name: str) -> None:
     if name in SOURCES:
         return
-    known = ", ".join((*SOURCES, f"{_TFDS_PREFIX}NAME"))
+    known = ", ".join((*SOURCES, f"{TFDS_PREFIX}NAME"))
     near = difflib.get_close_matches(name, SOURCES, n=1, cutoff=0.4)
     nearest = f" (nearest: {near[0]})" if near else ""
     raise UserError(f"unknown data set {name!r}{nearest}, known: {known}")

@@ -18,8 +18,8 @@ NAME = "autoencoder"
 
 MISSING = (
     "latents of {channels} channels need their autoencoder: "
-    "--task=import --config.import.path=VAE.safetensors with the same --workdir, or "
-    "--config.autoencoder.folder"
+    "--task=import --config.import_weights.path=VAE.safetensors with the same "
+    "--workdir, or --config.autoencoder.folder"
 )
 
 

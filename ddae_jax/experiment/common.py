@@ -20,14 +20,14 @@ from ddae_jax.features.latents import LatentEncoder, Latents
 from ddae_jax.runtime import checkpoint, parallel
 from ddae_jax.runtime.files import replacing
 from ddae_jax.runtime.random import stream
-from ddae_jax.settings import config as config_lib
+from ddae_jax.settings import schema
 from ddae_jax.train import state as train_state
 from ddae_jax.train.step import TrainStep
 
 
 def denoiser(config: ConfigDict) -> Denoiser:
     """The network under the process that the config describes."""
-    return Denoiser(config_lib.network(config), config_lib.process(config))
+    return Denoiser(schema.network(config), schema.process(config))
 
 
 def load_source(config: ConfigDict, split: str) -> data_source.Source:
@@ -81,7 +81,7 @@ def _check_conditional(config: ConfigDict, class_count: int) -> None:
             f"config.network.num_classes: {given}, but {config.data.name} has "
             f"{class_count} classes and config.train.class_conditional is on"
         )
-    if config.train.label_dropout and config_lib.network(config).null_label is None:
+    if config.train.label_dropout and schema.network(config).null_label is None:
         raise UserError(
             'config.train.label_dropout: this network has no label for "no class"; '
             "set it to 0, or config.network.null_class=True"

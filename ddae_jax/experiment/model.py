@@ -21,8 +21,8 @@ from ddae_jax.features.latents import LatentEncoder, Latents
 from ddae_jax.generate import Generator, generate
 from ddae_jax.runtime import compiler, parallel
 from ddae_jax.runtime.random import stream
-from ddae_jax.settings import command_line
-from ddae_jax.settings import config as config_lib
+from ddae_jax.settings import saved
+from ddae_jax.settings.fields import unknown
 from ddae_jax.weights import folder as weights_folder
 
 Images = Num[np.ndarray, "n height width channels"]
@@ -70,7 +70,7 @@ def load(path: str | pathlib.Path, batch_size: int = 64) -> "Model":
 
 def _description(path: pathlib.Path) -> tuple[ConfigDict, tuple[int, int, int]]:
     try:
-        config = command_line.read_saved(path)
+        config = saved.read(path)
         if config is None:
             raise UserError(f"{path}: config.json is missing")
         image_shape = tuple(common.read_json(path, "data.json")["image_shape"])
@@ -134,7 +134,7 @@ class Model:
           UserError: an argument is not as described.
         """
         if tap not in self.taps:
-            raise UserError(config_lib.unknown("tap", tap, self.taps))
+            raise UserError(unknown("tap", tap, self.taps))
         encoder, params = Encoder(self.denoiser, (tap,)), self.params
         if self._encodes(images):
             encoder, params = LatentEncoder(encoder, self.latents), self._variables

@@ -54,10 +54,10 @@ class Bounds:
 
     def wanted(self) -> str:
         """The bounds in words, such as "1 to 10"; empty where there are none."""
-        low = "" if self.least is None else f"{self.least:g} or more"
-        low = low if self.above is None else f"above {self.above:g}"
-        high = "" if self.most is None else f"at most {self.most:g}"
-        high = high if self.below is None else f"below {self.below:g}"
+        low = "" if self.least is None else f"{_number(self.least)} or more"
+        low = low if self.above is None else f"above {_number(self.above)}"
+        high = "" if self.most is None else f"at most {_number(self.most)}"
+        high = high if self.below is None else f"below {_number(self.below)}"
         return ", ".join(part for part in (low, high) if part)
 
 
@@ -176,7 +176,7 @@ def _check_one(where, value, kind, bounds):
     if isinstance(value, bool):
         return
     holds = (
-        not math.isnan(value)
+        value == value  # not NaN; math.isnan takes no large integer
         and (bounds.least is None or value >= bounds.least)
         and (bounds.most is None or value <= bounds.most)
         and (bounds.above is None or value > bounds.above)
@@ -184,6 +184,11 @@ def _check_one(where, value, kind, bounds):
     )
     if not holds:
         raise UserError(f"{where}: {_shown(value)} is not {bounds.wanted()}")
+
+
+def _number(value: float) -> str:
+    whole = isinstance(value, int) or (value.is_integer() and abs(value) < 1e15)
+    return f"{int(value):,}" if whole else f"{value:g}"
 
 
 def _shown(value: Any) -> str:

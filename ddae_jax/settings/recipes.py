@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from ddae_jax.settings import config as config_lib
+from ddae_jax.settings import schema
 
 
 def edm_songunet(config: ConfigDict, images: int, ncsnpp: bool = False) -> None:
@@ -79,8 +79,8 @@ def uvit_s(config: ConfigDict, images: int) -> None:
     Args:
       images: in the training set.
     """
-    config_lib.select(config, "process", "ddpm")
-    config_lib.select(config, "network", "uvit")
+    schema.select(config, "process", "ddpm")
+    schema.select(config, "network", "uvit")
     network, train = config.network, config.train
     network.hidden_size, network.depth, network.heads = 512, 12, 8
     network.patch_size = 2
@@ -97,8 +97,8 @@ def uvit_s(config: ConfigDict, images: int) -> None:
 
 
 def _edm(config: ConfigDict, network: str) -> None:
-    config_lib.select(config, "process", "edm")
-    config_lib.select(config, "network", network)
+    schema.select(config, "process", "edm")
+    schema.select(config, "network", network)
     config.train.clip_norm = float("inf")
 
 

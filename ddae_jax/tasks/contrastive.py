@@ -58,7 +58,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     last = [cell for cell in cells if cell["step"] == steps[-1]]
     outcome.write(
         workdir,
-        "contrastive",
+        settings.output,
         outcome.Outcome(
             title="Alignment and uniformity",
             summary=_summary(last),

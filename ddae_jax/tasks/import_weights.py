@@ -16,7 +16,8 @@ from ddae_jax.diffusion import PROCESSES
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import autoencoder, common
 from ddae_jax.runtime import checkpoint
-from ddae_jax.settings import config as config_lib
+from ddae_jax.settings import schema
+from ddae_jax.settings.fields import unknown
 from ddae_jax.train import state as train_state
 from ddae_jax.weights import edm_pickle, families, folder, torch_files, torch_layout
 
@@ -24,7 +25,7 @@ _READERS = (".pkl", ".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 
 
 def run(config: ConfigDict, workdir: pathlib.Path) -> None:
-    """Imports config.import.path; the config gets its network and process, in place.
+    """Imports config.import_weights.path; the config gets its network and process.
 
     Writes config.json, data.json and checkpoints/0, whose weights and EMA are both the
     imported ones and whose optimiser is fresh. An autoencoder of latents, which is no
@@ -34,10 +35,12 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
       UserError: the file cannot be read, its tensors do not fit, or a field that no
         tensor shows is needed; `workdir` already has checkpoints.
     """
-    section = config["import"]
+    section = config.import_weights
     path, workdir = pathlib.Path(section.path), pathlib.Path(workdir)
     if not section.path or not path.is_file():
-        raise UserError(f"config.import.path: there is no file {section.path!r}")
+        raise UserError(
+            f"config.import_weights.path: there is no file {section.path!r}"
+        )
     for field, known in (
         ("family", families.FAMILIES),
         ("process", PROCESSES),
@@ -45,7 +48,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     ):
         if section[field] and section[field] not in known:
             raise UserError(
-                config_lib.unknown(f"config.import.{field}", section[field], known)
+                unknown(f"config.import_weights.{field}", section[field], known)
             )
     try:
         state, facts = _read(path, section.weights)
@@ -55,7 +58,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         image_shape = _image_shape(name, state, network, section.image_size)
         params = _params(name, state, network, image_shape)
     except UserError as error:
-        raise UserError(f"config.import ({path.name}): {error}") from error
+        raise UserError(f"config.import_weights ({path.name}): {error}") from error
     del state
     if process is None:
         _write_autoencoder(workdir / autoencoder.NAME, network, params)
@@ -175,8 +178,8 @@ def _configure(
     config: ConfigDict, name: str, network: nn.Module, process: str, facts: dict
 ) -> None:
     if config.process.name != process:
-        config_lib.select(config, "process", process)
-    config_lib.select(config, "network", name)
+        schema.select(config, "process", process)
+    schema.select(config, "network", name)
     with config.unlocked():
         for field, value in families.fields(network, without=("dtype",)).items():
             if value is not None:
@@ -191,7 +194,7 @@ def _configure(
         config.probe.taps = ()
         try:
             for time in config.probe.times:
-                config_lib.process(config).official_time(time)
+                schema.process(config).official_time(time)
         except UserError:
             config.probe.times = ()
 

@@ -30,12 +30,12 @@ _PACKAGES = ("ddae_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "
 # The tasks that write through tasks/outcome.py, in the order of the page: patterns of
 # what they call their results.
 EVALUATIONS = (
-    "fid",
+    "fid*",
     "finetune*",  # fine-tuned and from scratch, side by side
-    "noisy_classifier",
-    "contrastive",
-    "track",
-    "dense",
+    "noisy_classifier*",
+    "contrastive*",
+    "track*",
+    "dense*",
     "predict",
 )
 

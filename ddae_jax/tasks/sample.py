@@ -22,7 +22,7 @@ from ddae_jax.features.latents import Latents
 from ddae_jax.generate import Generator
 from ddae_jax.runtime import compiler, log, parallel
 from ddae_jax.runtime.random import stream
-from ddae_jax.settings import config as config_lib
+from ddae_jax.settings import schema
 
 
 def configured_draw(
@@ -60,7 +60,7 @@ def check_sampler(config: ConfigDict) -> None:
       UserError: a setting that the sampler or the process does not allow.
     """
     try:
-        _sampler(config).check(config_lib.process(config))
+        _sampler(config).check(schema.process(config))
     except UserError as error:
         raise UserError(f"config.sampler: {error}") from error
 

@@ -19,7 +19,7 @@ from ddae_jax.features.cache import model_identity
 from ddae_jax.report import figures as curves
 from ddae_jax.report import outcome
 from ddae_jax.runtime import checkpoint
-from ddae_jax.settings import config as config_lib
+from ddae_jax.settings import schema
 from ddae_jax.tasks import fid, probe
 from ddae_jax.tasks.fid import samples as fid_samples
 
@@ -78,7 +78,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         )
     outcome.write(
         workdir,
-        "track",
+        settings.output,
         outcome.Outcome(
             title="Recognition and generation over training",
             summary=_summary(peaks, name),
@@ -136,7 +136,7 @@ def _stored(workdir, step, name, settings, function, config, *inputs):
     if known.get("settings") == key:
         logging.info("track: %s of step %d is known", name, step)
         return known["result"]
-    at_step = config_lib.copy_with(config, {"checkpoint.step": step})
+    at_step = schema.copy_with(config, {"checkpoint.step": step})
     logging.info("track: %s of step %d", name, step)
     result = function(at_step, workdir, *inputs)
     (workdir / FOLDER).mkdir(exist_ok=True)
@@ -160,7 +160,7 @@ def _probe_settings(config: ConfigDict) -> dict:
 def _probe(config: ConfigDict, workdir: pathlib.Path) -> dict:
     # Features of every checkpoint would fill the disk, to be read once.
     alone = {"probe.baselines": False, "probe.cache": False}
-    chosen = probe.measure(config_lib.copy_with(config, alone), workdir)["chosen"]
+    chosen = probe.measure(schema.copy_with(config, alone), workdir)["chosen"]
     keys = ("tap", "noise_level", "held_out", "test", "standard_error")
     return {key: chosen[key] for key in keys}
 

@@ -12,7 +12,7 @@ import safetensors.numpy
 import ddae_jax
 from ddae_jax.errors import UserError
 from ddae_jax.features.encode import example_noise
-from ddae_jax.settings import config as config_lib
+from ddae_jax.settings import schema
 from ddae_jax.tasks import export, import_weights
 from tests.tools import golden_values
 
@@ -23,9 +23,9 @@ def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("loading")
     state = golden_values.state(golden_values.load("unet_small")[0])
     safetensors.numpy.save_file(state, root / "weights.safetensors")
-    config = config_lib.default()
+    config = schema.default()
     with config.unlocked():
-        config["import"].update(
+        config.import_weights.update(
             path=str(root / "weights.safetensors"), process="ddpm", image_size=8
         )
         config.export.path = str(root / "hub")
@@ -118,7 +118,7 @@ def test_bad_folders_are_one_line(folder, tmp_path):
         ddae_jax.load(tmp_path)
     (tmp_path / "data.json").write_text((folder / "data.json").read_text())
     for text, reason in [
-        ("{}", "not of a denoiser"),
+        ("{}", "not the config of a run"),
         (config.replace('"unet"', '"yunet"'), "unknown 'yunet'"),
         (config.replace('"channels": 32', '"channels": 64'), "misshapen"),
     ]:

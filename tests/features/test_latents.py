@@ -19,7 +19,7 @@ from ddae_jax.features.encode import Encoder, example_noise
 from ddae_jax.features.latents import LatentEncoder, Latents, in_pieces, resize
 from ddae_jax.models.vae import AutoencoderKL
 from ddae_jax.runtime.random import stream
-from ddae_jax.settings import command_line
+from ddae_jax.settings import command_line, saved
 from ddae_jax.tasks import sample
 from tests.tools import golden_values
 
@@ -43,13 +43,13 @@ def workdir(tmp_path_factory):
     """The golden DiT (latents 8x8x4), then the golden autoencoder (images 16x16)."""
     root = tmp_path_factory.mktemp("latents")
     for name, *extra in [
-        ("dit_small", "--config.import.heads=4"),
+        ("dit_small", "--config.import_weights.heads=4"),
         ("vae_small",),
     ]:
         run(
             "--task=import",
             f"--workdir={root / 'w'}",
-            f"--config.import.path={write_golden(root, name)}",
+            f"--config.import_weights.path={write_golden(root, name)}",
             *extra,
         )
     return root / "w"
@@ -152,7 +152,7 @@ def test_export_brings_the_autoencoder(model, workdir, images, tmp_path):
 
 
 def test_the_mean_of_the_posterior_on_request(model, workdir, images):
-    config = command_line.read_saved(workdir)
+    config = saved.read(workdir)
     config.autoencoder.sample_posterior = False
     config.autoencoder.scale = 2.0
     config.autoencoder.folder = str(workdir)
@@ -169,7 +169,7 @@ def test_the_mean_of_the_posterior_on_request(model, workdir, images):
 
 
 def test_mistakes_are_one_line(model, workdir, images, tmp_path):
-    config = command_line.read_saved(workdir)
+    config = saved.read(workdir)
     trained = common.restore_ema(config, workdir)
     config.autoencoder.folder = str(tmp_path)
     alone = ddae_jax.experiment.model.Model(

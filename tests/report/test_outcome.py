@@ -8,7 +8,7 @@ from PIL import Image
 
 from ddae_jax.report import figures as curves
 from ddae_jax.report import outcome
-from ddae_jax.settings import config as config_lib
+from ddae_jax.settings import schema
 from ddae_jax.tasks import report
 
 
@@ -56,8 +56,8 @@ def test_files_hold_facts_table_and_pictures(written):
 
 
 def test_report_shows_it(written):
-    section = report.evaluations(written, config_lib.default())
+    section = report.evaluations(written, schema.default())
     assert "Distance &lt;of&gt; samples" in section and "0.1235" in section
     assert section.count("data:image/png;base64,") == 2
     assert 'class="pixels"' in section
-    assert report.evaluations(written / "empty", config_lib.default()) is None
+    assert report.evaluations(written / "empty", schema.default()) is None

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ddae_jax.report import figures as curves
 from ddae_jax.report import page as report
-from ddae_jax.settings import config as config_lib
+from ddae_jax.settings import schema
 from ddae_jax.tasks import report as task
 from ddae_jax.tasks.probe import grid as probe_grid
 
@@ -93,7 +93,7 @@ def probe_result():
 
 @pytest.fixture
 def config():
-    return config_lib.default()
+    return schema.default()
 
 
 @pytest.fixture

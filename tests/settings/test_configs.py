@@ -10,9 +10,7 @@ import pytest
 from ddae_jax import main
 from ddae_jax.denoiser import Denoiser
 from ddae_jax.errors import UserError
-from ddae_jax.settings import checks as config_checks
-from ddae_jax.settings import command_line
-from ddae_jax.settings import config as config_lib
+from ddae_jax.settings import config_files, schema
 from ddae_jax.tasks import TASKS
 from tests.data import test_cifar as test_data_cifar
 from tests.data import test_folders as test_data_folders
@@ -64,7 +62,7 @@ WRITERS = {
 
 def load(given):
     name, _, variant = given.partition(":")
-    return command_line.load_config_file(f"{CONFIGS / name}.py:{variant}")
+    return config_files.load(f"{CONFIGS / name}.py:{variant}")
 
 
 @pytest.mark.parametrize("given", TESTED)
@@ -111,7 +109,7 @@ def test_config_is_documented_locked_and_valid(name):
     # Fine-tuning runs in the workdir of the pre-training, so that names it.
     assert config.name == ("cifar10" if name == "finetune" else name)
     assert config.is_locked
-    config_checks.validate(config, TASKS)
+    schema.build(config)
     with pytest.raises(UserError, match=r"unknown 'tset'.*Did you mean '\w*test'"):
         load(f"{name}:tset")
 
@@ -137,13 +135,13 @@ def test_cifar10_has_the_published_values(variant):
     assert config.train.clip_norm == 1 and config.train.flip
     assert config.network.dropout == dropout
     assert config.probe.times == config.probe.taps == ()
-    assert config_lib.process(config).probe_times == times
+    assert schema.process(config).probe_times == times
     assert config.sampler.steps == (18 if variant.startswith("edm") else 100)
     augmented = variant.endswith("aug")
     assert config.train.augment_probability == (0.12 if augmented else 0)
     assert config.network.augment_channels == (9 if augmented else 0)
     assert config.train.keep_every % config.train.checkpoint_every == 0
-    denoiser = Denoiser(config_lib.network(config), config_lib.process(config))
+    denoiser = Denoiser(schema.network(config), schema.process(config))
     count = denoiser.parameter_count((32, 32, 3)) / 1e6
     assert count == pytest.approx(parameters, abs=0.06 if parameters < 40 else 0.03)
 

@@ -8,9 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from ddae_jax.experiment import common
-from ddae_jax.settings import checks as config_checks
-from ddae_jax.settings import config as config_lib
-from ddae_jax.tasks import TASKS
+from ddae_jax.settings import schema
 from ddae_jax.train import state as train_state
 from tests.settings.test_configs import load
 
@@ -57,7 +55,7 @@ def test_published_values(given):
         PUBLISHED[given]
     )
     config = load(given)
-    config_checks.validate(config, TASKS)
+    schema.build(config)
     if "songunet" in given or "ncsnpp" in given:
         assert not config.sampler.clip
     if "edm2" in given:
@@ -97,6 +95,6 @@ def test_a_step_of_the_recipe_is_one(given):
 
 
 def test_ncsnpp_is_the_network_of_the_published_weights():
-    network = config_lib.network(load("cifar10:edm_ncsnpp"))
+    network = schema.network(load("cifar10:edm_ncsnpp"))
     assert network.fourier and network.residual_encoder
     assert network.noise_multiplier == 2 and network.resample_filter == (1, 3, 3, 1)

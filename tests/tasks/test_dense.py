@@ -8,8 +8,8 @@ from PIL import Image
 
 from ddae_jax import main
 from ddae_jax.errors import UserError
-from ddae_jax.settings import checks as config_checks
-from ddae_jax.tasks import TASKS, dense
+from ddae_jax.settings import schema
+from ddae_jax.tasks import dense
 from ddae_jax.tasks.dense import segmentation as dense_segmentation
 from tests.tools import dense as dense_tools
 
@@ -77,7 +77,7 @@ def segmentation_config(train, test):
     section.learning_rate = 3e-2
     section.train_images, section.train_masks = f"{train}/images", f"{train}/masks"
     section.test_images, section.test_masks = f"{test}/images", f"{test}/masks"
-    config_checks.validate(config, TASKS)
+    schema.build(config)
     return config
 
 
@@ -240,7 +240,7 @@ def test_values_are_checked_before_anything_runs(field, value, message):
     config = dense_tools.make_config()
     config.dense[field] = value
     with pytest.raises(UserError, match=message):
-        config_checks.validate(config, TASKS)
+        schema.build(config)
 
 
 def test_taps_are_spread_over_the_depth():

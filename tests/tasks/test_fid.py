@@ -15,7 +15,7 @@ from ddae_jax.metrics import statistics_files
 from ddae_jax.metrics.frechet import statistics_of
 from ddae_jax.metrics.scores import kernel_distance, precision_recall
 from ddae_jax.runtime import checkpoint
-from ddae_jax.settings import config as config_lib
+from ddae_jax.settings import schema
 from ddae_jax.tasks import fid
 from ddae_jax.tasks.fid import collect as fid_features
 from ddae_jax.tasks.fid import samples as fid_samples
@@ -27,7 +27,7 @@ STEP = 3
 
 @pytest.fixture(scope="module")
 def config():
-    config = config_lib.default()
+    config = schema.default()
     config.data.name = "digits"
     config.network.image_channels = 1
     config.network.channels = 32

@@ -18,10 +18,8 @@ from ddae_jax.features.encode import example_noise, extract
 from ddae_jax.heads import linear
 from ddae_jax.runtime import log
 from ddae_jax.runtime.random import stream
-from ddae_jax.settings import checks as config_checks
-from ddae_jax.settings import command_line
-from ddae_jax.settings import config as config_lib
-from ddae_jax.tasks import TASKS, finetune
+from ddae_jax.settings import config_files, schema
+from ddae_jax.tasks import finetune
 from ddae_jax.tasks.finetune import saved as finetune_saved
 from ddae_jax.weights import folder as weights_folder
 from tests.conftest import ROOT
@@ -52,7 +50,7 @@ def without_finetuning(workdir, target):
 
 
 def saved_config(workdir):
-    return command_line.read_saved(workdir)
+    return saved.read(workdir)
 
 
 def test_the_command_line_leaves_results_that_the_report_shows(workdir):
@@ -220,7 +218,7 @@ def test_what_cannot_be_is_refused_in_one_line(workdir, field, value, message):
     config = saved_config(workdir)
     config.finetune[field] = value
     with pytest.raises(UserError, match=message) as error:
-        config_checks.validate(config, TASKS)
+        schema.build(config)
         finetune.run(config, workdir)
     assert "\n" not in str(error.value)
 
@@ -236,27 +234,30 @@ def test_images_of_one_class_are_refused(workdir, monkeypatch):
 
 def test_every_variant_names_a_tap_of_its_network_and_a_published_time():
     for variant in command_line_variants():
-        config = command_line.load_config_file(str(ROOT / f"{CONFIG}:{variant}"))
-        config_checks.validate(config, TASKS)
-        process = config_lib.process(config)
+        config = config_files.load(str(ROOT / f"{CONFIG}:{variant}"))
+        schema.build(config)
+        process = schema.process(config)
         if config.finetune.time is not None:
             process.official_time(config.finetune.time)
         if variant.endswith("_dit"):
             assert config.finetune.tap == "layer-13"
-            assert hasattr(config_lib.network(config), "drop_path")
+            assert hasattr(schema.network(config), "drop_path")
 
 
 def command_line_variants():
     with pytest.raises(UserError) as error:
-        command_line.load_config_file(str(ROOT / f"{CONFIG}:unknown"))
+        config_files.load(str(ROOT / f"{CONFIG}:unknown"))
     return str(error.value).split("Known: ")[1].split(", ")
 
 
 def test_a_denoiser_of_latents_is_trained_through_its_autoencoder(tmp_path):
     workdir = f"--workdir={tmp_path / 'run'}"
-    for name, *extra in [("dit_small", "--config.import.heads=4"), ("vae_small",)]:
+    for name, *extra in [
+        ("dit_small", "--config.import_weights.heads=4"),
+        ("vae_small",),
+    ]:
         path = test_latents.write_golden(tmp_path, name)
-        flags = ("--task=import", f"--config.import.path={path}", *extra)
+        flags = ("--task=import", f"--config.import_weights.path={path}", *extra)
         main.run(["main", workdir, *flags])
     settings = {"batch_size": 8, "train_count": 16, "test_count": 8, "epochs": 1}
     settings |= {"drop_path": 0.5, "mixup": 0.8, "cutmix": 1.0, "time": 121}

@@ -11,10 +11,8 @@ import ddae_jax
 from ddae_jax import main
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import common
-from ddae_jax.settings import checks as config_checks
-from ddae_jax.settings import command_line
-from ddae_jax.settings import config as config_lib
-from ddae_jax.tasks import TASKS, export, import_weights
+from ddae_jax.settings import command_line, saved, schema
+from ddae_jax.tasks import export, import_weights
 from ddae_jax.weights import families, torch_layout
 from tests.tools import golden_values
 
@@ -27,9 +25,9 @@ def torch():
 
 
 def import_config(path, **fields):
-    config = config_lib.default()
+    config = schema.default()
     with config.unlocked():
-        config["import"].update({"path": str(path), **fields})
+        config.import_weights.update({"path": str(path), **fields})
     return config
 
 
@@ -56,9 +54,9 @@ def of_torch(torch, tmp_path_factory):
         [
             "main",
             "--task=import",
-            f"--config.import.path={path}",
-            "--config.import.process=ddpm",
-            "--config.import.image_size=16",
+            f"--config.import_weights.path={path}",
+            "--config.import_weights.process=ddpm",
+            "--config.import_weights.image_size=16",
             f"--workdir={workdir}",
         ]
     )
@@ -73,7 +71,7 @@ def test_torch_network_agrees_with_its_import(torch, of_torch):
         theirs = network(
             torch.from_numpy(noisy.transpose(0, 3, 1, 2)), torch.tensor(time)
         )
-    trained = common.restore_ema(command_line.read_saved(workdir), workdir)
+    trained = common.restore_ema(saved.read(workdir), workdir)
     ours = jax.jit(trained.denoiser.network.apply)(
         {"params": trained.params}, noisy, time
     )
@@ -83,7 +81,7 @@ def test_torch_network_agrees_with_its_import(torch, of_torch):
 
 def test_import_to_export_to_load_is_bitwise(of_torch, tmp_path):
     network, _, workdir = of_torch
-    config = command_line.read_saved(workdir)
+    config = saved.read(workdir)
     (workdir / "probe.json").write_text(
         json.dumps(
             {
@@ -154,12 +152,12 @@ def test_every_family_comes_in_and_goes_out(tmp_path, name, family, process, giv
     path, state = golden_file(tmp_path, name)
     config = import_config(path, **given)
     import_weights.run(config, tmp_path / "w")
-    saved = command_line.read_saved(tmp_path / "w")
-    assert (saved.network.name, saved.process.name) == (family, process)
-    config_checks.validate(saved, TASKS)
-    for time in config_lib.process(saved).probe_times:
-        config_lib.process(saved).official_time(time)
-    trained = common.restore_ema(saved, tmp_path / "w")
+    written = saved.read(tmp_path / "w")
+    assert (written.network.name, written.process.name) == (family, process)
+    schema.build(written)
+    for time in schema.process(written).probe_times:
+        schema.process(written).official_time(time)
+    trained = common.restore_ema(written, tmp_path / "w")
     family = families.FAMILIES[family]
     expected = family.clean(state, trained.denoiser.network)
     again = torch_layout.to_torch(
@@ -201,7 +199,7 @@ def test_what_no_tensor_shows_is_asked_for(tmp_path):
         ("dit_small", dict(heads=4, null_class=True), "null_class is given"),
         ("dit_small", dict(heads=4, image_size=64), "image_size is 64"),
         ("dit_small", dict(heads=4, process="flow"), "predict the variance"),
-        ("dit_small", dict(heads=4, family="resnet"), "config.import.family"),
+        ("dit_small", dict(heads=4, family="resnet"), "config.import_weights.family"),
     ]:
         path, _ = golden_file(tmp_path, name)
         with pytest.raises(UserError, match=asked) as error:
@@ -231,7 +229,7 @@ def test_wrong_family_and_changed_tensors_are_listed(tmp_path):
 def test_imported_weights_are_probed_on_any_data(of_torch):
     _, _, workdir = of_torch
     words = [f"--workdir={workdir}", "--task=probe", "--config.data.name=cifar10"]
-    config = command_line.parse(["main", *words], main.define_flags, TASKS).config
+    config = command_line.parse(["main", *words], main.define_flags).config
     assert (config.data.name, config.network.channels) == ("cifar10", 32)
 
 
@@ -243,12 +241,14 @@ def test_no_second_import_into_a_workdir(tmp_path):
 
 
 def test_mistakes_in_paths_are_one_line(tmp_path):
-    with pytest.raises(UserError, match=r"config\.import\.path: there is no file"):
+    with pytest.raises(
+        UserError, match=r"config\.import_weights\.path: there is no file"
+    ):
         import_weights.run(import_config(tmp_path / "none.pth"), tmp_path)
     (tmp_path / "weights.h5").write_bytes(b"?")
     with pytest.raises(UserError, match=r"files of \.h5 are not known"):
         import_weights.run(import_config(tmp_path / "weights.h5"), tmp_path)
-    config = config_lib.default()
+    config = schema.default()
     with pytest.raises(UserError, match=r"config\.export\.path: name a folder"):
         export.run(config, tmp_path)
     config.export.path = str(tmp_path)

@@ -9,16 +9,14 @@ from ddae_jax import main
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import common
 from ddae_jax.runtime import parallel
-from ddae_jax.settings import command_line
-from ddae_jax.settings import config as config_lib
-from ddae_jax.tasks import TASKS, noisy_classifier
+from ddae_jax.settings import command_line, saved, schema
+from ddae_jax.tasks import noisy_classifier
 from ddae_jax.tasks.noisy_classifier import result as noisy_classifier_result
 from tests.tools import runs as run_tools
 
 
 def default_config(network="unet", process="ddpm"):
-    sampler = config_lib.samplers_of(process)[0]
-    return config_lib.default(network, process, sampler)
+    return schema.default(network, process)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +37,7 @@ def read(workdir, name="noisy_classifier.json"):
 
 
 def saved_config(workdir):
-    return command_line.read_saved(workdir)
+    return saved.read(workdir)
 
 
 def test_both_curves_are_written(trained):
@@ -154,7 +152,7 @@ def test_the_command_line_names_what_it_cannot_use(word, part, tmp_path):
         f"--config.noisy_classifier.{word}",
     ]
     with pytest.raises(UserError) as raised:
-        command_line.parse(words, main.define_flags, tuple(TASKS))
+        command_line.parse(words, main.define_flags)
     assert part in str(raised.value) and "\n" not in str(raised.value)
 
 

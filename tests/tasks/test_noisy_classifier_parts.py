@@ -17,7 +17,7 @@ from ddae_jax.data import source as data_source
 from ddae_jax.diffusion import PROCESSES
 from ddae_jax.heads.mlp import NoisyMLP
 from ddae_jax.runtime import parallel
-from ddae_jax.settings import config as config_lib
+from ddae_jax.settings import schema
 from ddae_jax.tasks import noisy_classifier
 from ddae_jax.tasks.noisy_classifier.classifier import (
     NoisyClassifier,
@@ -58,8 +58,8 @@ def test_times_of_the_publication():
 
 @pytest.mark.parametrize("name", PROCESSES)
 def test_every_process_can_be_tested(name):
-    config = config_lib.default(process=name, sampler=config_lib.samplers_of(name)[0])
-    process = config_lib.process(config)
+    config = schema.default(process=name)
+    process = schema.process(config)
     times = noisy_classifier.test_times(config.noisy_classifier, process)
     assert 18 <= len(times) <= 20
     levels = [time.noise_level for time in times]

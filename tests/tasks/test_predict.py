@@ -19,7 +19,7 @@ from ddae_jax.errors import UserError
 from ddae_jax.experiment import common
 from ddae_jax.features.encode import encode_set, extract
 from ddae_jax.runtime.random import stream
-from ddae_jax.settings import config as config_lib
+from ddae_jax.settings import schema
 from ddae_jax.tasks import predict
 from ddae_jax.tasks.finetune import classifier, depths
 from ddae_jax.tasks.finetune import saved as finetune_saved
@@ -309,5 +309,5 @@ def test_tap_and_noise_level_are_the_probes_unless_given(workdir, pictures):
     with pytest.raises(UserError, match=r"is no single tap; set config\.predict\.tap"):
         choose(config, "predict", workdir, denoiser)
     (workdir / "probe.json").unlink()
-    found = choose(config_lib.default(), "predict", workdir, denoiser)
+    found = choose(schema.default(), "predict", workdir, denoiser)
     assert (found.tap, found.time.noise_level) == ("out_2", pytest.approx(0.05, 0.05))

@@ -14,7 +14,7 @@ from ddae_jax.errors import UserError
 from ddae_jax.experiment import common
 from ddae_jax.features.encode import Pixels
 from ddae_jax.runtime import checkpoint, parallel
-from ddae_jax.settings import config as config_lib
+from ddae_jax.settings import schema
 from ddae_jax.tasks import probe
 from ddae_jax.tasks.probe import data as probe_data
 from ddae_jax.tasks.probe.adam import AdamProbe, training_inputs
@@ -23,7 +23,7 @@ from ddae_jax.train import state as train_state
 
 def make_config(process="ddpm"):
     sampler = {"ddpm": "ddim", "edm": "heun"}[process]
-    config = config_lib.default(process=process, sampler=sampler)
+    config = schema.default(process=process, sampler=sampler)
     config.data.name = "digits"
     config.network.image_channels = 1
     config.network.channels = 32

@@ -8,14 +8,14 @@ from PIL import Image
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import common
 from ddae_jax.runtime import parallel
-from ddae_jax.settings import config as config_lib
+from ddae_jax.settings import schema
 from ddae_jax.tasks import sample
 from tests.tools import runs as run_tools
 
 
 def tiny_config(process="ddpm", **network):
     sampler = "ddim" if process == "ddpm" else "heun"
-    config = config_lib.default(process=process, sampler=sampler)
+    config = schema.default(process=process, sampler=sampler)
     config.network.image_channels = 1
     config.network.channels = 32
     config.network.channel_multipliers = (1,)
@@ -88,7 +88,7 @@ def test_a_batch_that_the_devices_cannot_share_is_one_line(pretrained_copy):
 
 
 def test_guidance_moves_the_samples_towards_their_class():
-    config = config_lib.default(network="dit")
+    config = schema.default(network="dit")
     config.network.image_channels = 1
     config.network.hidden_size = 32
     config.network.depth = 1

@@ -6,14 +6,14 @@ from PIL import Image
 
 from ddae_jax.experiment import common
 from ddae_jax.runtime import checkpoint
-from ddae_jax.settings import command_line
+from ddae_jax.settings import config_files
 from ddae_jax.train import state as train_state
 from tests.tools import runs as run_tools
 
 
 def make_config():
     """The digits' `:test` variant on the network of run_tools.TINY."""
-    config = command_line.load_config_file(f"{run_tools.ROOT}/configs/digits.py:test")
+    config = config_files.load(f"{run_tools.ROOT}/configs/digits.py:test")
     config.network.channels = 32
     config.network.channel_multipliers = (1,)
     config.network.attention = (False,)

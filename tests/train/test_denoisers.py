@@ -15,7 +15,7 @@ from ddae_jax.models.dit import DiT
 from ddae_jax.models.edm2 import EDM2UNet
 from ddae_jax.models.unet import UNet
 from ddae_jax.runtime import parallel
-from ddae_jax.settings import config as config_lib
+from ddae_jax.settings import schema
 from ddae_jax.train import feed as feed_lib
 from ddae_jax.train import state as train_state
 from ddae_jax.train.step import TrainStep
@@ -97,7 +97,7 @@ def test_augmentation_labels_reach_the_network():
 
 
 def test_classes_that_the_network_cannot_take_are_refused():
-    config = config_lib.default()
+    config = schema.default()
     config.train.class_conditional = True
     with pytest.raises(UserError, match=r"config\.network\.num_classes: 0, but digits"):
         common.train_step(config, 10)

@@ -11,7 +11,7 @@ import pytest
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import common
 from ddae_jax.runtime import safe_pickle
-from ddae_jax.settings import config as config_lib
+from ddae_jax.settings import schema
 from ddae_jax.tasks import import_weights
 from ddae_jax.weights import edm_pickle, folder, torch_files
 from tests.tools import golden_values
@@ -119,8 +119,8 @@ def test_edm_pickle_is_read_without_its_code(edm_file):
 
 def test_edm_pickle_imports_with_its_preconditioning(edm_file, tmp_path):
     path, state = edm_file
-    config = config_lib.default()
-    config["import"].path = str(path)
+    config = schema.default()
+    config.import_weights.path = str(path)
     import_weights.run(config, tmp_path / "w")
     assert config.process.name == "edm" and config.process.sigma_data == 0.5
     bias = common.restore_ema(config, tmp_path / "w").params["embedding"]["linear1"]

@@ -52,7 +52,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         parts[name] = _PARTS[name](config, job)
     outcome.write(
         workdir,
-        "dense",
+        config.dense.output,
         outcome.Outcome(
             title="Positions and neighbours",
             summary="; ".join(part.summary for part in parts.values()),

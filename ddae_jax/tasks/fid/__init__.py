@@ -114,7 +114,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     facts = {"step": None if trained is None else trained.step, "fid": value}
     outcome.write(
         workdir,
-        "fid",
+        config.fid.output,
         outcome.Outcome(
             title=f"{name} of generated images",
             summary=f"{name} {value:.4g}: {samples.name}, against {reference.name}, "

@@ -20,7 +20,8 @@ from ddae_jax.features.cache import model_identity
 from ddae_jax.heads.mlp import NoisyMLP
 from ddae_jax.models.wideresnet import WideResNet
 from ddae_jax.runtime import log, parallel
-from ddae_jax.settings import config as config_lib
+from ddae_jax.settings import schema
+from ddae_jax.settings.fields import unknown
 from ddae_jax.tasks.noisy_classifier import result as noisy_classifier_result
 from ddae_jax.tasks.noisy_classifier.classifier import (
     NoisyClassifier,
@@ -30,7 +31,6 @@ from ddae_jax.tasks.noisy_classifier.classifier import (
 from ddae_jax.tasks.noisy_classifier.training import Training
 from ddae_jax.tasks.probe.grid import resolve_times
 
-FOLDER = "noisy_classifier"
 # Of the UNet with 12 taps or more (reference/ddae.md).
 _PUBLISHED_TAPS = {"ddpm": "out_6", "edm": "out_7"}
 _MANY_TAPS = 12
@@ -57,7 +57,7 @@ class Job:
 def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     """Trains config.noisy_classifier.kinds in turn, and tests each at all noise levels.
 
-    Each kind goes on from its checkpoint in `workdir`/noisy_classifier/KIND. After
+    Each kind goes on from its checkpoint in `workdir`/OUTPUT/KIND. After
     each, writes noisy_classifier.json, .txt and .png with the curves there are.
 
     Raises:
@@ -70,7 +70,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     if not settings.kinds:
         known = ", ".join(_MAKERS)
         raise UserError(f"config.noisy_classifier.kinds: empty; known: {known}")
-    process = config_lib.process(config)
+    process = schema.process(config)
     times = test_times(settings, process)
     train = data_source.first(common.load_source(config, "train"), settings.train_count)
     test = data_source.first(common.load_source(config, "test"), settings.test_count)
@@ -80,14 +80,14 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         kind: _MAKERS[kind](config, workdir, train, mesh) for kind in settings.kinds
     }
     for kind, job in jobs.items():
-        check_settings(workdir / FOLDER / kind, job.determined_by)
+        check_settings(workdir / settings.output / kind, job.determined_by)
     for kind, job in jobs.items():
         _train_and_test(workdir, kind, job, train, test, times, config)
-        noisy_classifier_result.write(workdir, FOLDER, kind)
+        noisy_classifier_result.write(workdir, settings.output, kind)
 
 
 def _train_and_test(workdir, kind, job, train, test, times, config) -> None:
-    folder = workdir / FOLDER / kind
+    folder = workdir / config.noisy_classifier.output / kind
     training = job.training
     name = training.classifier.name
     shape = training.input_shape(job.fixed, train.image_shape)
@@ -179,7 +179,7 @@ def choose_tap(
     if given:
         if given not in taps:
             field = "config.noisy_classifier.tap"
-            raise UserError(config_lib.unknown(field, given, taps))
+            raise UserError(unknown(field, given, taps))
         return given, "config"
     try:
         probed = common.read_json(workdir, "probe.json")["chosen"]["tap"]
@@ -256,7 +256,7 @@ def _wide_resnet(config, workdir, train, mesh) -> Job:
         )
     except UserError as error:
         raise UserError(f"config.noisy_classifier.wide_resnet: {error}") from error
-    classifier = NoisyClassifier(network.title, network, config_lib.process(config))
+    classifier = NoisyClassifier(network.title, network, schema.process(config))
     schedule = cosine_after_warmup(
         recipe.learning_rate,
         recipe.epochs,
@@ -286,7 +286,7 @@ def _determined(config, kind, train, prefixes) -> dict[str, object]:
     """The config fields that the weights follow from, as JSON has them."""
     prefixes += (f"noisy_classifier.{kind}.",)
     names = ("seed", "dtype", "data.name", "data.image_size", "data.channels")
-    flat = config_lib.flatten(config)
+    flat = schema.flatten(config)
     flip, crop = _augmentation(config)
     return {
         **{k: v for k, v in flat.items() if k in names or k.startswith(prefixes)},

@@ -22,7 +22,7 @@ from ddae_jax.heads import attentive, linear
 from ddae_jax.report import heat_map as plots
 from ddae_jax.runtime import parallel
 from ddae_jax.runtime.random import stream
-from ddae_jax.settings import config as config_lib
+from ddae_jax.settings import schema
 from ddae_jax.tasks.probe import fixed as probe_fixed
 from ddae_jax.tasks.probe.adam import AdamProbe
 from ddae_jax.tasks.probe.data import check_sources, labelled_by_seed
@@ -59,7 +59,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     common.write_json(workdir, f"{probe.output}.json", report)
     if jax.process_index() == 0:
         (workdir / f"{probe.output}.txt").write_text(table(report))
-        process = config_lib.process(config)
+        process = schema.process(config)
         times = resolve_times(probe, process, process.probe_times)
         _heat_map(workdir / f"{probe.output}.png", report, columns(times, probe.concat))
     logging.info("%s", summary(report))

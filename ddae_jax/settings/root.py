@@ -1,0 +1,77 @@
+"""All settings of a run: the sections, and what stands above them."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from ddae_jax.settings.autoencoder import AutoencoderSettings
+from ddae_jax.settings.checkpoint import CheckpointSettings
+from ddae_jax.settings.contrastive import ContrastiveSettings
+from ddae_jax.settings.data import DataSettings
+from ddae_jax.settings.dense import DenseSettings
+from ddae_jax.settings.export import ExportSettings
+from ddae_jax.settings.fid import FidSettings
+from ddae_jax.settings.fields import setting
+from ddae_jax.settings.finetune import FinetuneSettings
+from ddae_jax.settings.import_weights import ImportSettings
+from ddae_jax.settings.mesh import MeshSettings
+from ddae_jax.settings.noisy_classifier import NoisyClassifierSettings
+from ddae_jax.settings.predict import PredictSettings
+from ddae_jax.settings.probe import ProbeSettings
+from ddae_jax.settings.sample import SampleSettings
+from ddae_jax.settings.track import TrackSettings
+from ddae_jax.settings.train import TrainSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a run is to do, checked.
+
+    Attributes:
+      network, process, sampler: the objects themselves, built from their sections.
+      others: sections of tasks that were registered from outside, by the task's name.
+    """
+
+    name: str = setting(
+        "run", "names the default workdir", pattern=r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
+    )
+    variant: str = setting("", "of the config", pattern=r"[A-Za-z0-9_.+-]{0,100}")
+    tasks: tuple[str, ...] = setting(
+        ("pretrain", "sample", "probe", "report"), "run in this order", lengths=(1, 64)
+    )
+    imports: tuple[str, ...] = setting(
+        (), "modules to import first, which register networks, data sets, tasks"
+    )
+    seed: int = setting(0, "of all random streams", least=0, most=2**31 - 1)
+    dtype: str = setting(
+        "float32", "of the computation", choices=("float32", "bfloat16")
+    )
+    network: Any = None
+    process: Any = None
+    sampler: Any = None
+    data: DataSettings = DataSettings()
+    train: TrainSettings = TrainSettings()
+    mesh: MeshSettings = MeshSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    sample: SampleSettings = SampleSettings()
+    probe: ProbeSettings = ProbeSettings()
+    fid: FidSettings = FidSettings()
+    contrastive: ContrastiveSettings = ContrastiveSettings()
+    track: TrackSettings = TrackSettings()
+    dense: DenseSettings = DenseSettings()
+    predict: PredictSettings = PredictSettings()
+    finetune: FinetuneSettings = FinetuneSettings()
+    noisy_classifier: NoisyClassifierSettings = NoisyClassifierSettings()
+    import_weights: ImportSettings = ImportSettings()
+    export: ExportSettings = ExportSettings()
+    autoencoder: AutoencoderSettings = AutoencoderSettings()
+    others: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """Name and variant, for people."""
+        return " ".join(part for part in (self.name, self.variant) if part)
+
+    def section(self, name: str) -> Any:
+        """The section of a task, registered from outside or not."""
+        return self.others[name] if name in self.others else getattr(self, name)

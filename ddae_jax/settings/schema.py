@@ -1,0 +1,333 @@
+"""Settings <-> ml_collections.ConfigDict: defaults, checks, `:test`, saved configs.
+
+A ConfigDict is what config files and the command line edit. Its sections, fields and
+defaults are read off the dataclasses of settings/, of the networks, the processes and
+the samplers; `build` turns it into `Settings`, and is the one place where values are
+checked.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict, config_dict
+
+from ddae_jax.data.sources import SOURCES, TFDS_PREFIX
+from ddae_jax.diffusion import PROCESSES, SAMPLERS
+from ddae_jax.diffusion.process import Process
+from ddae_jax.diffusion.sampler import Sampler
+from ddae_jax.errors import UserError
+from ddae_jax.models import NETWORKS
+from ddae_jax.models.base import Network
+from ddae_jax.settings import fields
+from ddae_jax.settings.fields import Bounds, unknown
+from ddae_jax.settings.root import Settings
+from ddae_jax.tasks import TASKS
+
+CHOSEN = ("network", "process", "sampler")
+"""Sections that hold the fields of what their `name` names."""
+_NAME = Bounds("which one")
+
+
+def default(
+    network: str = "unet", process: str = "ddpm", sampler: str | None = None
+) -> ConfigDict:
+    """Returns a config with every field at its default, locked.
+
+    Args:
+      sampler: None is the first of the process.
+
+    Raises:
+      UserError: there is no such network, process or sampler.
+    """
+    config = ConfigDict()
+    for name, (kind, value, _) in fields.declared(Settings).items():
+        config[name] = _placed(kind, value)
+    select(config, "network", network)
+    select(config, "process", process)
+    if sampler is not None:
+        select(config, "sampler", sampler)
+    for name, cls in sections().items():
+        config[name] = _section(cls)
+    config.lock()
+    return config
+
+
+def sections() -> dict[str, type]:
+    """Name of each section of fixed fields -> its dataclass, those of outside too."""
+    own = {
+        field.name: type(field.default)
+        for field in dataclasses.fields(Settings)
+        if dataclasses.is_dataclass(field.default)
+    }
+    return own | {
+        name: task.section for name, task in TASKS.items() if task.section is not None
+    }
+
+
+def choices(config: ConfigDict, section: str) -> Mapping[str, type]:
+    """Name -> class of what `network`, `process` or `sampler` can be."""
+    if section == "sampler":
+        return SAMPLERS[config.process.name]
+    return {"network": NETWORKS, "process": PROCESSES}[section]
+
+
+def select(config: ConfigDict, section: str, name: str) -> None:
+    """Puts the defaults of what `name` names into `section`.
+
+    Args:
+      section: one of CHOSEN. A new process also brings its first sampler, unless it has
+        the one that is there.
+
+    Raises:
+      UserError: there is no such name.
+    """
+    known = choices(config, section)
+    if name not in known:
+        raise UserError(unknown(f"config.{section}.name", name, known))
+    with config.unlocked():
+        config[section] = ConfigDict({"name": name} | _section(known[name]).to_dict())
+        for field, (kind, value, _) in fields.declared(known[name]).items():
+            config[section][field] = _placed(kind, value)
+    if section != "process":
+        return
+    samplers = choices(config, "sampler")
+    if "sampler" not in config or config.sampler.name not in samplers:
+        select(config, "sampler", next(iter(samplers)))
+
+
+def shrink(config: ConfigDict) -> None:
+    """Turns a config into its `:test` variant, which takes seconds.
+
+    Every task takes the same path through the code, on images of 8x8. The network is
+    its own `tiny()`; the other fields become what they declare as `test`.
+    """
+    network = _built(config, "network", NETWORKS).tiny()
+    if config.network.get("image_channels", None) is None:
+        network = network.clone(image_channels=None)
+    with config.unlocked():
+        for name in fields.declared(type(network)):
+            config.network[name] = getattr(network, name)
+        if not config.probe.times and not config.probe.noise_levels:
+            times = _built(config, "process", PROCESSES).probe_times
+            config.probe.times = times
+        for path, (_, _, bounds) in _declared(config):
+            *sections, field = path.split(".")
+            section = config
+            for part in sections:
+                section = section[part]
+            section[field] = bounds.tested(section[field])
+    config.lock()
+
+
+def build(config: ConfigDict, tasks: Iterable[str] = ()) -> Settings:
+    """Checks every value, and returns the settings.
+
+    Args:
+      tasks: that are asked for beside config.tasks.
+
+    Raises:
+      UserError: names the field, what was given and what is possible.
+    """
+    for task in (*config.tasks, *tasks):
+        if task not in TASKS:
+            raise UserError(unknown("config.tasks", task, TASKS))
+    values = {
+        name: _checked(f"config.{name}", config[name], kind, bounds)
+        for name, (kind, _, bounds) in fields.declared(Settings).items()
+    }
+    for section in CHOSEN:
+        values[section] = _built(config, section, choices(config, section))
+    others = {}
+    for name, cls in sections().items():
+        built = _instance(f"config.{name}", cls, config[name])
+        (values if name in Settings.__dataclass_fields__ else others)[name] = built
+    data = values["data"].name
+    if data not in SOURCES and not data.startswith(TFDS_PREFIX):
+        known = (*SOURCES, f"{TFDS_PREFIX}NAME")
+        raise UserError(unknown("config.data.name", data, known))
+    _check_taps(config, values["network"].tap_paths())
+    _check_together(values)
+    return Settings(**values, others=others)
+
+
+def flatten(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
+    """Maps "section.field" to its value."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def reset(config: ConfigDict, section: str) -> None:
+    """Puts the defaults into a section of fixed fields."""
+    with config.unlocked():
+        config[section] = _section(sections()[section])
+
+
+def copy_with(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
+    """Returns a copy in which the fields "section.field" have other values."""
+    copy = config.copy_and_resolve_references()
+    copy.update_from_flattened_dict(dict(changes))
+    copy.lock()
+    return copy
+
+
+def network(config: ConfigDict) -> Network:
+    """Builds the network that the config describes.
+
+    Raises:
+      UserError: a field is out of bounds, or its fields do not go together.
+    """
+    return _built(config, "network", NETWORKS)
+
+
+def process(config: ConfigDict) -> Process:
+    """Builds the process that the config describes; errors as `network`."""
+    return _built(config, "process", PROCESSES)
+
+
+def sampler(config: ConfigDict) -> Sampler:
+    """Builds the sampler that the config describes; errors as `network`."""
+    return _built(config, "sampler", choices(config, "sampler"))
+
+
+def check_variant(name: str, given: str, known: Iterable[str]) -> None:
+    """Raises a UserError where config `name` has no variant `given`; "" always is."""
+    if given and given not in known:
+        raise UserError(unknown(f"variant of config {name}", given, known))
+
+
+def help_text() -> str:
+    """Every field of the config: default, bounds and meaning, for `--help`."""
+    lines = [
+        f"  --config.{path}={value!r}  {bounds.help}"
+        + (f" ({limits})" if (limits := bounds.wanted()) else "")
+        + (f" [{', '.join(map(repr, bounds.choices))}]" if bounds.choices else "")
+        for path, value, bounds in reference(default())
+    ]
+    names = ", ".join(NETWORKS), ", ".join(PROCESSES)
+    return "\n".join(
+        (
+            "Fields of the config, with their defaults; the sections network, process "
+            "and sampler are those of their names",
+            f"(networks: {names[0]}; processes: {names[1]}):",
+            *lines,
+        )
+    )
+
+
+def reference(config: ConfigDict) -> Iterator[tuple[str, Any, Bounds]]:
+    """Yields (path, default, bounds) of every field of `config`, for `--help`."""
+    for path, (_, value, bounds) in _declared(config):
+        yield path, value, bounds
+
+
+def _declared(config: ConfigDict) -> Iterator[tuple[str, tuple[Any, Any, Bounds]]]:
+    """Yields (path, (type, default, bounds)) of every declared field."""
+    yield from fields.declared(Settings).items()
+    for section in CHOSEN:
+        cls = choices(config, section)[config[section].name]
+        yield f"{section}.name", (str, config[section].name, _NAME)
+        for name, declared in fields.declared(cls).items():
+            yield f"{section}.{name}", declared
+    for name, cls in sections().items():
+        yield from _declared_below(name, cls)
+
+
+def _declared_below(prefix: str, cls: type):
+    for name, declared in fields.declared(cls).items():
+        yield f"{prefix}.{name}", declared
+    for field in dataclasses.fields(cls):
+        if dataclasses.is_dataclass(field.default):
+            yield from _declared_below(f"{prefix}.{field.name}", type(field.default))
+
+
+def _section(cls: type) -> ConfigDict:
+    section = ConfigDict()
+    for name, (kind, value, _) in fields.declared(cls).items():
+        section[name] = _placed(kind, value)
+    for field in dataclasses.fields(cls):
+        if dataclasses.is_dataclass(field.default):
+            section[field.name] = _section(type(field.default))
+    return section
+
+
+def _placed(kind: Any, value: Any) -> Any:
+    """None as a placeholder, which keeps the type that the field may have."""
+    if value is None:
+        return config_dict.placeholder(fields.without_none(kind))
+    return value
+
+
+def _checked(where: str, value: Any, kind: Any, bounds: Bounds) -> Any:
+    plain = fields.without_none(kind)
+    if plain is float and isinstance(value, int) and not isinstance(value, bool):
+        fields.check(where, value, kind, bounds)
+        return float(value)
+    fields.check(where, value, kind, bounds)
+    return value
+
+
+def _instance(where: str, cls: type, section: ConfigDict) -> Any:
+    values = {
+        name: _checked(f"{where}.{name}", section[name], kind, bounds)
+        for name, (kind, _, bounds) in fields.declared(cls).items()
+    }
+    for field in dataclasses.fields(cls):
+        if dataclasses.is_dataclass(field.default):
+            inner = f"{where}.{field.name}"
+            values[field.name] = _instance(
+                inner, type(field.default), section[field.name]
+            )
+    try:
+        return cls(**values)
+    except UserError as error:
+        raise UserError(f"config.{error}") from error
+
+
+def _built(config: ConfigDict, section: str, known: Mapping[str, type]) -> Any:
+    """The network, process or sampler itself."""
+    given = config[section]
+    if given.name not in known:
+        raise UserError(unknown(f"config.{section}.name", given.name, known))
+    cls = known[given.name]
+    values = {
+        name: _checked(f"config.{section}.{name}", given[name], kind, bounds)
+        for name, (kind, _, bounds) in fields.declared(cls).items()
+    }
+    if section == "network":
+        values["dtype"] = config.dtype
+    try:
+        return cls(**values)
+    except (TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"config.{section}: {reason}") from error
+
+
+def _check_taps(config: ConfigDict, known: Mapping[str, str]) -> None:
+    """In every section that names taps."""
+    for name in sections():
+        section = config[name]
+        for field in ("taps", "tap"):
+            given = section.get(field, ())
+            for tap in (given,) if isinstance(given, str) else given:
+                if tap and tap not in known:
+                    raise UserError(unknown(f"config.{name}.{field}", tap, known))
+
+
+def _check_together(values: Mapping[str, Any]) -> None:
+    """What two sections must agree about."""
+    train, network = values["train"], values["network"]
+    if train.augment_probability > 0 and network.augment_channels != 9:
+        raise UserError(
+            "config.train.augment_probability: the EDM augmentation needs a network "
+            f"with augment_channels=9, this one has {network.augment_channels}"
+        )
+    try:
+        values["sampler"].check(values["process"])
+    except UserError as error:
+        raise UserError(f"config.sampler: {error}") from error

@@ -3,7 +3,7 @@
 import dataclasses
 
 from ddae_jax.settings.fields import setting
-from ddae_jax.settings.limits import BATCH, COUNT, STEPS, WEIGHT
+from ddae_jax.settings.limits import BATCH, COUNT, RATE, STEPS, WEIGHT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,4 +59,4 @@ class DenseSettings:
         0.1, "share of the training images that chooses the tap", above=0, below=1
     )
     epochs: int = setting(20, "of segmentation", least=1, most=STEPS, test=1)
-    learning_rate: float = setting(1e-2, "Adam's; cosine to 0", above=0, most=WEIGHT)
+    learning_rate: float = setting(1e-2, "Adam's; cosine to 0", above=0, most=RATE)

@@ -170,7 +170,8 @@ def _check_one(where, value, kind, bounds):
             raise UserError(f"{where}: {value!r} is not a single line of text")
         if bounds.pattern is not None and not re.fullmatch(bounds.pattern, value):
             raise UserError(
-                f"{where}: {_shown(value)} is not of the form {bounds.pattern}"
+                f"{where}: {_shown(value)} is not of the form {bounds.pattern}: it "
+                f"{bounds.help}"
             )
         return
     if isinstance(value, bool):

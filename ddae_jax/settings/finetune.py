@@ -5,7 +5,7 @@ import math
 
 from ddae_jax.errors import UserError
 from ddae_jax.settings.fields import setting
-from ddae_jax.settings.limits import BATCH, COUNT, STEPS, WEIGHT
+from ddae_jax.settings.limits import BATCH, COUNT, RATE, STEPS, WEIGHT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +28,7 @@ class FinetuneSettings:
     epochs: int = setting(50, "passes over the images", least=1, most=STEPS, test=2)
     batch_size: int = setting(128, "over all devices", least=1, most=BATCH, test=16)
     learning_rate: float = setting(
-        5e-4, "AdamW's, of the head; cosine to 0", above=0, most=WEIGHT
+        5e-4, "AdamW's, of the head; cosine to 0", above=0, most=RATE
     )
     warmup_epochs: int = setting(5, "linear from 0", least=0, most=STEPS, test=1)
     weight_decay: float = setting(0.05, "decoupled", least=0, most=1e3)

@@ -3,7 +3,7 @@
 import dataclasses
 
 from ddae_jax.settings.fields import setting
-from ddae_jax.settings.limits import BATCH, COUNT, STEPS, WEIGHT
+from ddae_jax.settings.limits import BATCH, COUNT, RATE, STEPS, WEIGHT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,7 +13,7 @@ class NoisyHeadSettings:
     epochs: int = setting(15, "passes over the images", least=1, most=STEPS, test=1)
     batch_size: int = setting(512, "over all devices", least=1, most=BATCH, test=16)
     learning_rate: float = setting(
-        4e-3, "Adam's, for the whole batch", above=0, most=WEIGHT
+        4e-3, "Adam's, for the whole batch", above=0, most=RATE
     )
 
 
@@ -26,7 +26,7 @@ class WideResNetSettings:
     epochs: int = setting(200, "passes over the images", least=1, most=STEPS, test=1)
     warmup_epochs: int = setting(5, "linear from 0", least=0, most=STEPS)
     batch_size: int = setting(128, "over all devices", least=1, most=BATCH, test=16)
-    learning_rate: float = setting(0.1, "SGD's", above=0, most=WEIGHT)
+    learning_rate: float = setting(0.1, "SGD's", above=0, most=RATE)
     momentum: float = setting(0.9, "SGD's", least=0, below=1)
     weight_decay: float = setting(5e-4, "l2 on all parameters", least=0, most=1e3)
 

@@ -4,7 +4,7 @@ import dataclasses
 
 from ddae_jax.errors import UserError
 from ddae_jax.settings.fields import setting
-from ddae_jax.settings.limits import BATCH, COUNT, STEPS, WEIGHT
+from ddae_jax.settings.limits import BATCH, COUNT, RATE, STEPS, WEIGHT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ class ProbeSettings:
     epochs: int = setting(15, "of adam and attentive", least=1, most=STEPS, test=1)
     batch_size: int = setting(512, "over all devices", least=1, most=BATCH, test=16)
     learning_rate: float = setting(
-        4e-3, "Adam's, for the whole batch", above=0, most=WEIGHT
+        4e-3, "Adam's, for the whole batch", above=0, most=RATE
     )
     flip: bool = setting(True, "mirror training images at random (adam, attentive)")
     crop: int = setting(

@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 from ddae_jax.settings.fields import setting
-from ddae_jax.settings.limits import BATCH, STEPS, WEIGHT
+from ddae_jax.settings.limits import BATCH, RATE, STEPS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +16,7 @@ class TrainSettings:
     )
     steps: int = setting(1000, "optimiser steps", least=0, most=STEPS, test=4)
     learning_rate: float = setting(
-        4e-4, "Adam's, for the whole batch", above=0, most=WEIGHT
+        4e-4, "Adam's, for the whole batch", above=0, most=RATE
     )
     warmup_steps: int = setting(100, "linear from 0", least=0, most=STEPS, test=2)
     decay_from: int = setting(

@@ -123,7 +123,7 @@ def test_transfer_is_probed_end_to_end(workdir):
     assert 0 <= found["chosen"]["test"] <= 1
     # Imported weights go on to any data set, whatever config came between.
     words = [f"--workdir={workdir}", "--task=probe", "--config.data.name=cifar10"]
-    config = command_line.parse(["main", *words], main.define_flags, ("probe",)).config
+    config = command_line.parse(["main", *words], main.define_flags).config
     assert config.data.name == "cifar10"
 
 

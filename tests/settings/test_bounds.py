@@ -24,7 +24,7 @@ FIELDS = {
     for path, value, bounds in schema.reference(config)
     if config is CONFIGS[0] or path.split(".")[0] in schema.CHOSEN
 }
-HUGE = 10**30
+HUGE = 10**40
 
 
 def beyond(value, bounds):
@@ -43,7 +43,8 @@ def beyond(value, bounds):
             yield from (HUGE, math.inf)
         for end, step in ((bounds.least, -1), (bounds.most, 1)):
             if end is not None and math.isfinite(end):
-                yield end + step
+                whole = isinstance(one, int)
+                yield end + step if whole else math.nextafter(end, step * math.inf)
         yield from (end for end in (bounds.above, bounds.below) if end is not None)
 
 

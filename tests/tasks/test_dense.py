@@ -232,8 +232,8 @@ def test_a_test_class_that_training_lacks_is_refused(workdir, brightness, tmp_pa
         ("parts", ("map",), r"dense\.parts: unknown 'map'. Did you mean 'maps'"),
         ("taps", ("out_9",), r"dense\.taps: unknown 'out_9'"),
         ("tap", "out_9", r"dense\.tap.*unknown 'out_9'"),
-        ("clusters", 0, r"dense\.clusters: 0 is not positive"),
-        ("held_out", 1.0, r"dense\.held_out: 1\.0 is not in \(0, 1\)"),
+        ("clusters", 0, r"dense\.clusters: 0 is not 2 or more"),
+        ("held_out", 1.0, r"dense\.held_out: 1\.0 is not above 0"),
     ],
 )
 def test_values_are_checked_before_anything_runs(field, value, message):

@@ -174,3 +174,18 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "tiny_imagenet": tiny_imagenet.load,
 }
 _PREPARABLE = ("fashion_mnist", "cifar10", "cifar100")
+
+
+def register_source(name: str, load_split: Callable[..., Source]) -> None:
+    """Makes a data set known to configs, as `name`.
+
+    Args:
+      load_split: (split, *, folder, image_size, channels, resident_bytes) -> source;
+        split is "train" or "test".
+
+    Raises:
+      UserError: the name belongs to another data set.
+    """
+    if SOURCES.get(name, load_split) is not load_split:
+        raise UserError(f"there is a data set {name!r} already")
+    SOURCES[name] = load_split

@@ -1,0 +1,141 @@
+"""What a user's own package adds: a network, a process, a data set, a task."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT
+
+PACKAGE = """
+import dataclasses
+import json
+
+import flax.linen as nn
+import numpy as np
+
+from ddae_jax import data, diffusion, models, tasks
+from ddae_jax.data import source, sources
+from ddae_jax.diffusion.ddpm_samplers import DDIM
+from ddae_jax.models.base import Network
+from ddae_jax.settings.fields import setting
+
+
+class Plain(Network):
+    width: int = setting(4, "of the hidden layer", least=1, most=64)
+
+    def tap_paths(self):
+        return {"hidden": "hidden"}
+
+    def tiny(self):
+        return self.clone(width=2)
+
+    @nn.compact
+    def __call__(self, images, time, labels=None, augment_labels=None, train=False):
+        self.check_inputs(images, labels, augment_labels)
+        hidden = nn.Conv(self.width, (3, 3), name="hidden")(images)
+        hidden = hidden + time[:, None, None, None]
+        return nn.Conv(images.shape[-1], (3, 3), name="last")(nn.silu(hidden))
+
+
+@dataclasses.dataclass(frozen=True)
+class Short(diffusion.DDPM):
+    timesteps: int = setting(20, "steps", least=2, most=100)
+
+
+def stripes(split, *, folder, image_size, channels, resident_bytes):
+    count = 40 if split == "train" else 20
+    labels = np.arange(count) % 2
+    images = np.zeros((count, 6, 6, 1), np.uint8)
+    images[labels == 1, ::2] = 255
+    names = ("plain", "striped")
+    return source.from_arrays(
+        "stripes", split, images, labels, names, image_size, channels, resident_bytes
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class CountSettings:
+    power: int = setting(1, "of the count", least=1, most=3)
+
+
+models.register_network("plain", Plain)
+diffusion.register_process("short", Short, {"ddim": DDIM})
+sources.register_source("stripes", stripes)
+tasks.register_task("count", "mine.count", "counts parameters", CountSettings)
+"""
+TASK = """
+import jax
+
+from ddae_jax.experiment import common
+
+
+def run(config, workdir):
+    trained = common.restore_ema(config, workdir)
+    count = sum(leaf.size for leaf in jax.tree.leaves(trained.params))
+    common.write_json(workdir, "count.json", {"count": count ** config.count.power})
+"""
+
+
+@pytest.fixture
+def package(tmp_path):
+    folder = tmp_path / "site" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text(PACKAGE)
+    (folder / "count.py").write_text(TASK)
+    return folder.parent
+
+
+def run(package, *words, status=0):
+    done = subprocess.run(
+        [sys.executable, "-m", "ddae_jax.main", *words],
+        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{package}"},
+        cwd=package,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == status, done.stderr
+    return done.stderr
+
+
+def test_a_package_of_the_users_own_trains_samples_probes_and_goes_on(
+    package, tmp_path
+):
+    workdir = tmp_path / "run"
+    fields = (
+        *("imports=mine", "network.name=plain", "process.name=short"),
+        *("data.name=stripes", "train.steps=3", "train.batch_size=8"),
+        *("sampler.steps=4", "sample.count=4", "sample.batch_size=4"),
+        *("probe.classifier=ridge", "probe.times=1,5", "probe.held_out=0.5"),
+        "network.width=3",
+    )
+    run(
+        package,
+        "--config=digits",
+        f"--workdir={workdir}",
+        "--task=pretrain,sample,probe,report,count",
+        *(f"--config.{field}" for field in fields),
+    )
+    weights = (9 * 3 + 3) + (9 * 3 + 1)
+    assert json.loads((workdir / "count.json").read_text()) == {"count": weights}
+    assert np.load(workdir / "samples.npz")["arr_0"].shape == (4, 6, 6, 1)
+    assert json.loads((workdir / "probe.json").read_text())["data"] == "stripes"
+    # The workdir names the package: it is all that a later command needs.
+    run(package, f"--workdir={workdir}", "--task=count", "--config.count.power=2")
+    assert json.loads((workdir / "count.json").read_text()) == {"count": weights**2}
+    run(package, f"--workdir={workdir}", "--task=count")
+    assert json.loads((workdir / "count.json").read_text()) == {"count": weights}
+    beyond = run(
+        *(package, f"--workdir={workdir}", "--task=count", "--config.count.power=4"),
+        status=2,
+    )
+    assert "config.count.power: 4 is not 1 or more, at most 3" in beyond
+
+
+def test_a_package_that_is_not_there_is_named(package):
+    error = run(package, "--config=digits", "--config.imports=mien", status=2)
+    assert error.startswith("error: config.imports: 'mien'") and error.count("\n") == 1

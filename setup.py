@@ -23,6 +23,7 @@ setup(
     python_requires=">=3.11",
     packages=[*find_packages(include=["ddae_jax", "ddae_jax.*"]), "ddae_jax.configs"],
     package_dir={"ddae_jax.configs": "configs"},
+    package_data={"ddae_jax.report": ["templates/*"]},
     install_requires=[
         "absl-py>=2.3",
         "array_record>=0.8",
@@ -34,6 +35,7 @@ setup(
         "importlib_resources>=6.5",
         "jax>=0.10.2",
         "jaxtyping>=0.3",
+        "jinja2>=3.1",
         "matplotlib>=3.10",
         "ml_collections>=1.1",
         "numpy>=2.1",

@@ -1,28 +1,16 @@
-"""The probes' part of the report."""
+"""The page's part about probes: probe.json, and further ones in probe_NAME.json."""
 
-import json
 import pathlib
 from collections.abc import Mapping
 
-from ml_collections import ConfigDict
-
-from ddae_jax.report import figures as curves
-from ddae_jax.report import page as report
-from ddae_jax.tasks.probe.table import noise_levels, short
+from ddae_jax.report import figures, outcome, page
+from ddae_jax.report.wording import noise_levels, number, percent, short
 
 _TITLES = {
     "ridge": "Ridge probe",
     "knn": "Nearest neighbours",
     "attentive": "Attentive probe",
 }
-
-
-def read(workdir: pathlib.Path, name: str) -> dict | None:
-    """Content of a JSON file; None where it is missing or was cut short."""
-    try:
-        return json.loads((workdir / name).read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
 
 
 def _chosen(result: Mapping) -> Mapping:
@@ -32,7 +20,7 @@ def _chosen(result: Mapping) -> Mapping:
 
 def _with_error(cell: Mapping) -> str:
     """Test accuracy, with its standard error over seeds where there are several."""
-    text = report.percent(cell.get("test"))
+    text = percent(cell.get("test"))
     error = cell.get("standard_error")
     return f"{text} ± {100 * error:.1f}" if error else text
 
@@ -57,48 +45,49 @@ def _setting(cell: Mapping) -> str:
     return ", ".join(parts)
 
 
-def headline(workdir: pathlib.Path, config: ConfigDict) -> str:
-    """The probe's accuracy beside its two baselines."""
-    probe = read(workdir, "probe.json")
-    chosen = _chosen(probe or {})
+def headline(workdir: pathlib.Path) -> page.PageSection:
+    """The probe's accuracy beside its baselines."""
+    probe = outcome.read_json(workdir / "probe.json") or {}
+    chosen = _chosen(probe)
     if "test" not in chosen:
-        return report.missing("linear probe", "probe")
+        return page.PageSection("", [page.Missing("linear probe", "probe")])
     numbers = [(_with_error(chosen), f"test accuracy, probe at {_setting(chosen)}")]
     numbers += [(_with_error(cell), label) for label, cell in _baselines(probe).items()]
-    return report.headline(numbers)
+    return page.PageSection("", [page.Headline(numbers)])
 
 
-def probe_figures(workdir: pathlib.Path, config: ConfigDict) -> str | None:
+def probe_figures(workdir: pathlib.Path) -> page.PageSection | None:
     """Heat map of tap x noise level, and accuracy against noise level."""
-    probe = read(workdir, "probe.json")
+    probe = outcome.read_json(workdir / "probe.json")
     if not probe:
-        return report.section("Linear probe", report.missing("linear probe", "probe"))
-    parts = []
+        missing = page.Missing("linear probe", "probe")
+        return page.PageSection("Linear probe", [missing])
+    blocks = []
     heat_map = workdir / "probe.png"
     if heat_map.is_file():
-        picture = report.image(heat_map.read_bytes(), "accuracy by tap and noise level")
-        parts.append(report.captioned(picture, "Test accuracy by tap and noise level"))
+        caption = "Test accuracy by tap and noise level"
+        blocks.append(page.png_file(heat_map, caption))
     baselines = {label: cell["test"] for label, cell in _baselines(probe).items()}
     cells = [
         {**cell, "tap": short(cell.get("tap", ""))} for cell in probe.get("cells") or []
     ]
     chosen_tap = short(_chosen(probe).get("tap", ""))
-    figure = curves.accuracy_figure(cells, chosen_tap, baselines)
-    if figure is not None:
-        picture = report.figure_image(figure, "accuracy against noise level")
-        parts.append(report.captioned(picture, "Test accuracy against the noise level"))
-    if not parts:
+    curve = figures.accuracy_figure(cells, chosen_tap, baselines)
+    if curve is not None:
+        caption = "Test accuracy against the noise level"
+        blocks.append(page.figure(curve, caption, caption))
+    if not blocks:
         return None
     title = _TITLES.get((probe.get("protocol") or {}).get("classifier"), "Linear probe")
-    return report.section(title, report.side_by_side(parts))
+    return page.PageSection(title, [page.Row(blocks)])
 
 
-def comparison(workdir: pathlib.Path, config: ConfigDict) -> str | None:
+def comparison(workdir: pathlib.Path) -> page.PageSection | None:
     """The probe beside its baselines, and how it was measured."""
-    probe = read(workdir, "probe.json")
+    probe = outcome.read_json(workdir / "probe.json")
     if not probe:
         return None
-    parts = []
+    blocks = []
     chosen = _chosen(probe)
     if "test" in chosen:
         rows = [("this run", _setting(chosen), _with_error(chosen), "")]
@@ -115,20 +104,20 @@ def comparison(workdir: pathlib.Path, config: ConfigDict) -> str | None:
             "test accuracy",
             "gain of the run",
         )
-        parts.append(report.table(headers, rows, chosen=0))
+        blocks.append(page.Table(headers, rows, chosen=0))
     protocol = {
         name: value for name, value in probe.items() if isinstance(value, int | str)
     } | (probe.get("protocol") or {})
     if protocol:
-        parts.append(report.folded("How it was measured", report.definitions(protocol)))
-    return report.section("Comparison", "".join(parts)) if parts else None
+        blocks.append(page.Folded("How it was measured", [page.Facts(protocol)]))
+    return page.PageSection("Comparison", blocks) if blocks else None
 
 
-def other_probes(workdir: pathlib.Path, config: ConfigDict) -> str | None:
+def other_probes(workdir: pathlib.Path) -> page.PageSection | None:
     """What further probes of the workdir reached: probe_NAME.json, one a line."""
     rows = []
     for path in sorted(workdir.glob("probe_*.json")):
-        probe = read(workdir, path.name) or {}
+        probe = outcome.read_json(path) or {}
         chosen, protocol = _chosen(probe), probe.get("protocol") or {}
         if "test" not in chosen:
             continue
@@ -152,22 +141,22 @@ def other_probes(workdir: pathlib.Path, config: ConfigDict) -> str | None:
         "tap and noise level",
         "test accuracy",
     )
-    return report.section("Other probes", report.table(headers, rows))
+    return page.PageSection("Other probes", [page.Table(headers, rows)])
 
 
-def probe_cells(workdir: pathlib.Path, config: ConfigDict) -> str | None:
+def probe_cells(workdir: pathlib.Path) -> page.PageSection | None:
     """Every cell of the probe's grid."""
-    probe = read(workdir, "probe.json") or {}
+    probe = outcome.read_json(workdir / "probe.json") or {}
     cells = probe.get("cells")
     if not cells:
         return None
     rows = [
         (
             cell.get("tap", ""),
-            "+".join(map(report.number, cell.get("times", [cell.get("time", "")]))),
+            "+".join(map(number, cell.get("times", [cell.get("time", "")]))),
             noise_levels(cell) if "noise_level" in cell else "",
-            report.percent(cell.get("held_out")),
-            report.percent(cell.get("test")),
+            percent(cell.get("held_out")),
+            percent(cell.get("test")),
         )
         for cell in cells
     ]
@@ -178,7 +167,6 @@ def probe_cells(workdir: pathlib.Path, config: ConfigDict) -> str | None:
         if all(cell.get(key) == chosen.get(key) for key in ("tap", "time"))
     ]
     headers = ("tap", "time", "noise level", "held-out", "test")
-    content = report.table(headers, rows, chosen=same[0] if same else None)
-    return report.section(
-        "Every tap and time", report.folded(f"{len(rows)} cells", content)
-    )
+    content = page.Table(headers, rows, chosen=same[0] if same else None)
+    folded = page.Folded(f"{len(rows)} cells", [content])
+    return page.PageSection("Every tap and time", [folded])

@@ -24,6 +24,7 @@ from ddae_jax.runtime.random import stream
 from ddae_jax.tasks.probe.grid import resolve_times
 
 _METRICS = ("alignment", "uniformity")
+_NAMED = 8  # taps in a legend
 
 
 def run(config: ConfigDict, workdir: pathlib.Path) -> None:
@@ -156,9 +157,11 @@ def _pictures(cells: Sequence[Mapping], steps: Sequence[int]) -> list[outcome.Pi
 
 
 def _over_steps(cells: Sequence[Mapping]) -> Figure:
-    """A line for each tap, from shallow (dark) to deep (bright)."""
+    """A line for each tap, its colour by depth."""
     figure, axes = curves.new_figure(panels=2)
     taps = list(dict.fromkeys(cell["tap"] for cell in cells))
+    # Colours are ordered: of many taps, some names are enough.
+    named = np.linspace(0, len(taps) - 1, min(len(taps), _NAMED)).round()
     for axis, name in zip(axes, _METRICS, strict=True):
         for position, tap in enumerate(taps):
             points = [(c["step"], c[name]) for c in cells if c["tap"] == tap]
@@ -167,11 +170,11 @@ def _over_steps(cells: Sequence[Mapping]) -> Figure:
                 "o-",
                 markersize=3,
                 color=curves.shade(position, len(taps)),
-                label=tap,
+                label=tap if position in named else None,
             )
         axis.set_ylabel(name)
     axes[-1].set_xlabel("optimiser step")
-    axes[0].legend(frameon=False, fontsize=7, ncols=4)
+    curves.legend(axes[0])
     return figure
 
 
@@ -181,5 +184,5 @@ def _over_taps(cells: Sequence[Mapping]) -> Figure:
     for axis, name, colour in zip(axes, _METRICS, curves.COLOURS, strict=False):
         axis.plot(taps, [cell[name] for cell in cells], "o-", color=colour)
         axis.set_ylabel(name)
-    axes[-1].tick_params(axis="x", labelrotation=90, labelsize=7)
+    axes[-1].tick_params(axis="x", labelrotation=90)
     return figure

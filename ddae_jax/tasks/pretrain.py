@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import common
+from ddae_jax.report import pictures
 from ddae_jax.runtime import checkpoint, parallel
 from ddae_jax.tasks import sample
 from ddae_jax.train import loop
@@ -78,7 +79,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     def picture(state):
         image = draw(state.ema)
         if jax.process_index() == 0:
-            sample.write_png(
+            pictures.write_png(
                 workdir / "images" / f"step_{int(state.step):08d}.png", image
             )
         return image

@@ -7,10 +7,8 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 from absl import logging
-from einops import rearrange
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
-from PIL import Image
 
 from ddae_jax.denoiser import Denoiser
 from ddae_jax.diffusion import SAMPLERS
@@ -20,6 +18,7 @@ from ddae_jax.errors import UserError
 from ddae_jax.experiment import autoencoder, common
 from ddae_jax.features.latents import Latents
 from ddae_jax.generate import Generator
+from ddae_jax.report import pictures
 from ddae_jax.runtime import compiler, log, parallel
 from ddae_jax.runtime.random import stream
 from ddae_jax.settings import schema
@@ -141,24 +140,7 @@ def grid_function(
     labels = sample_labels(config, indices, class_count)
     placed = None if labels is None else parallel.place(labels, split)
     indices = parallel.place(indices, split)
-    return lambda params: make_grid(np.asarray(draw(params, key, indices, placed)))
-
-
-def make_grid(images: np.ndarray) -> np.ndarray:
-    """Lays uint8 images (count, height, width, channels) out as one RGB picture."""
-    columns = int(np.ceil(np.sqrt(len(images))))
-    rows = -(-len(images) // columns)
-    filled = np.zeros((rows * columns, *images.shape[1:]), np.uint8)
-    filled[: len(images)] = images
-    framed = np.pad(filled, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    grid = rearrange(framed, "(r c) h w ch -> (r h) (c w) ch", r=rows)
-    return np.repeat(grid, 3, axis=-1) if grid.shape[-1] == 1 else grid
-
-
-def write_png(path: pathlib.Path, image: np.ndarray) -> None:
-    """Writes a uint8 (height, width, 1 or 3) image."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(path)
+    return lambda params: pictures.grid(np.asarray(draw(params, key, indices, placed)))
 
 
 def run(config: ConfigDict, workdir: pathlib.Path) -> None:
@@ -183,7 +165,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     ):
         if writes_files:
             for i, image in enumerate(images):
-                write_png(unfinished / f"{done + i:06d}.png", image)
+                pictures.write_png(unfinished / f"{done + i:06d}.png", image)
         parts.append(images)
         done += len(images)
         progress.report(done, "samples")
@@ -194,6 +176,6 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         unfinished.rename(folder)
     if jax.process_index() == 0:
         np.savez(workdir / "samples.npz", arr_0=images)
-        grid = make_grid(images[: max(config.sample.grid, 1)])
-        write_png(workdir / "samples.png", grid)
+        grid = pictures.grid(images[: max(config.sample.grid, 1)])
+        pictures.write_png(workdir / "samples.png", grid)
         logging.info("%d samples in %s", count, workdir / "samples.npz")

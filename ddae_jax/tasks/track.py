@@ -90,7 +90,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
                 "distance_missing": missing,
             },
             protocol=protocol,
-            headers=("step", "test accuracy", "held-out", "tap", "noise level", "FID"),
+            headers=_headers(settings.measures, name),
             rows=[_row(point) for point in points],
             pictures=[
                 outcome.Picture("Over training; ringed: the peaks", _draw(points, name))
@@ -218,12 +218,24 @@ def _note(points: Sequence[Mapping], peaks: Mapping[str, int], missing: str) -> 
     return " ".join(notes)
 
 
+def _headers(measures: Sequence[str], name: str | None) -> tuple[str, ...]:
+    """Of the columns that `_row` gives; `name` is the distance's, None without one."""
+    of_probe = ("test accuracy", "held-out", "tap", "noise level")
+    return (
+        "step",
+        *(of_probe if "probe" in measures else ()),
+        *((name,) if name else ()),
+    )
+
+
 def _row(point: Mapping) -> tuple:
-    cell = point.get("probe")
-    found = ("", "", "", "")
-    if cell:
-        found = (cell["test"], cell["held_out"], cell["tap"], cell["noise_level"])
-    return point["step"], *found, point.get("fid", "")
+    cells = [point["step"]]
+    if "probe" in point:
+        keys = ("test", "held_out", "tap", "noise_level")
+        cells += [point["probe"][key] for key in keys]
+    if "fid" in point:
+        cells.append(point["fid"])
+    return tuple(cells)
 
 
 def _draw(points: Sequence[Mapping], name: str | None) -> Figure:

@@ -1,10 +1,7 @@
 """Maps of taps: the principal components of each position as colours, and k-means."""
 
-import matplotlib
 import numpy as np
 from absl import logging
-from jaxtyping import Float, UInt8
-from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from ddae_jax.data import image_files
@@ -14,12 +11,10 @@ from ddae_jax.errors import UserError
 from ddae_jax.experiment import common
 from ddae_jax.features.encode import encode_set
 from ddae_jax.heads import clusters
-from ddae_jax.report import figures as curves
+from ddae_jax.report import pictures
 from ddae_jax.report.outcome import Picture
 from ddae_jax.runtime.random import stream
 from ddae_jax.tasks.dense.job import Job, Part
-
-_SIDE = 1.1  # inches of one map
 
 
 def run(config: ConfigDict, job: Job) -> Part:
@@ -51,7 +46,7 @@ def run(config: ConfigDict, job: Job) -> Part:
             raise UserError(f"config.dense.clusters: tap {tap}: {error}") from error
         grid = "x".join(map(str, features.shape[1:3]))
         columns.append((f"{tap}, {grid}\nPCA", colours))
-        columns.append((f"{tap}, {grid}\nk-means", paint(labels)))
+        columns.append((f"{tap}, {grid}\nk-means", pictures.paint(labels)))
         facts[tap] = {"explained_by_3": explained, "explained_by_clusters": between}
         rows.append((tap, "variance in 3 principal components", explained))
         rows.append((tap, f"variance between {settings.clusters} clusters", between))
@@ -64,7 +59,7 @@ def run(config: ConfigDict, job: Job) -> Part:
         picture=Picture(
             f"Features per position at noise level {job.cell.time.noise_level:.3g}: "
             "the same colour means the same in all rows of a column",
-            draw(images, names, columns),
+            pictures.maps(images, names, columns),
         ),
     )
 
@@ -85,47 +80,3 @@ def _images(config: ConfigDict, job: Job) -> tuple[Source, list[str]]:
     enlarge = image_files.enlarges(config.data.name)
     source = image_files.source(field, paths, job.image_shape, enlarge)
     return source, [str(path.relative_to(root)) for path in paths]
-
-
-def paint(
-    labels: UInt8[np.ndarray, "... height width"],
-) -> Float[np.ndarray, "... height width 3"]:
-    """A colour in [0, 1] for each class; after the 20th they come again."""
-    colours = np.array(matplotlib.colormaps["tab20"].colors)
-    # Its colours come in pairs of one hue: first the strong ones, then the pale.
-    order = [*range(0, 20, 2), *range(1, 20, 2)]
-    return colours[order][np.asarray(labels) % 20]
-
-
-def draw(
-    images: UInt8[np.ndarray, "rows height width channels"],
-    names: list[str],
-    columns: list[tuple[str, Float[np.ndarray, "rows height width 3"]]],
-) -> Figure:
-    """One row for each image: itself, then its map in each column, with hard edges.
-
-    Args:
-      names: of the rows.
-      columns: title and the maps, of any size.
-    """
-    images = np.repeat(images, 3, -1) if images.shape[-1] == 1 else images
-    everything = [("image", images), *columns]
-    rows, count = len(images), len(everything)
-    aspect = images.shape[1] / images.shape[2]
-    figure = Figure(
-        figsize=(_SIDE * count + 0.8, _SIDE * aspect * rows + 0.5), layout="constrained"
-    )
-    axes = figure.subplots(rows, count, squeeze=False)
-    extent = (0, images.shape[2], images.shape[1], 0)
-    for column, (title, maps) in enumerate(everything):
-        axes[0, column].set_title(title, fontsize=7, color=curves.INK)
-        for row in range(rows):
-            axis = axes[row, column]
-            axis.imshow(maps[row], interpolation="nearest", extent=extent)
-            axis.set_xticks([])
-            axis.set_yticks([])
-            axis.spines[:].set_visible(False)
-    for row, name in enumerate(names):
-        short = name if len(name) <= 18 else f"…{name[-17:]}"
-        axes[row, 0].set_ylabel(short, fontsize=7, color=curves.INK)
-    return figure

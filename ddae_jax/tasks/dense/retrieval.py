@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 from jaxtyping import Float, Int
-from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from ddae_jax.data import source as data_source
@@ -13,13 +12,10 @@ from ddae_jax.errors import UserError
 from ddae_jax.experiment import common
 from ddae_jax.features.encode import encode_batches
 from ddae_jax.heads import retrieval
-from ddae_jax.report import figures as curves
+from ddae_jax.report import pictures
 from ddae_jax.report.outcome import Picture
 from ddae_jax.runtime.random import stream
 from ddae_jax.tasks.dense.job import Job, Part
-
-_SIDE = 0.75  # inches of one image
-_RIGHT, _WRONG = "#16a34a", "#dc2626"
 
 
 def run(config: ConfigDict, job: Job) -> Part:
@@ -89,7 +85,7 @@ def _part(
     }
     shown = min(config.dense.gallery, len(queries))
     places = np.linspace(0, len(queries) - 1, shown).round().astype(int)
-    gallery = draw(
+    gallery = pictures.neighbours(
         queries.read(places),
         queries.labels[places],
         np.stack([train.read(nearest.indices[place]) for place in places]),
@@ -105,7 +101,7 @@ def _part(
         protocol={
             "queries": f"{len(queries)} test images of {queries.name}",
             "searched": f"{len(train)} training images",
-            "similarity": "cosine of pooled features; one draw of noise an image",
+            "similarity": "cosine of pooled features; one draw of noise per image",
         },
         rows=[
             (job.cell.tap, f"precision at {k}", facts["precision_at_k"]),
@@ -127,44 +123,3 @@ def chance(
     """Precision of neighbours drawn at random, in [0, 1]."""
     shares = np.bincount(labels, minlength=query_labels.max() + 1) / len(labels)
     return float(shares[query_labels].mean())
-
-
-def draw(
-    queries: np.ndarray,
-    query_labels: Int[np.ndarray, "rows"],
-    neighbours: np.ndarray,
-    labels: Int[np.ndarray, "rows k"],
-    class_names: tuple[str, ...],
-) -> Figure:
-    """A row for each query, framed; its neighbours framed by whether they agree.
-
-    Args:
-      queries: uint8 (rows, height, width, channels).
-      neighbours: uint8 (rows, k, height, width, channels).
-    """
-    rows, k, height, width, _ = neighbours.shape
-    figure = Figure(
-        figsize=(_SIDE * (k + 1) + 0.8, (_SIDE * height / width + 0.2) * rows),
-        layout="constrained",
-    )
-    axes = figure.subplots(rows, k + 1, squeeze=False)
-    for row in range(rows):
-        right = labels[row] == query_labels[row]
-        frames = [curves.INK, *np.where(right, _RIGHT, _WRONG)]
-        pictures = [queries[row], *neighbours[row]]
-        for axis, picture, frame in zip(axes[row], pictures, frames, strict=True):
-            axis.imshow(
-                np.repeat(picture, 3, -1) if picture.shape[-1] == 1 else picture,
-                interpolation="nearest",
-            )
-            axis.set_xticks([])
-            axis.set_yticks([])
-            axis.spines[:].set_color(frame)
-            axis.spines[:].set_linewidth(2.5)
-        axes[row, 0].set_title(
-            class_names[query_labels[row]], fontsize=7, color=curves.INK, pad=3
-        )
-        for axis, label, same in zip(axes[row, 1:], labels[row], right, strict=True):
-            if not same:
-                axis.set_title(class_names[label], fontsize=7, color=_WRONG, pad=3)
-    return figure

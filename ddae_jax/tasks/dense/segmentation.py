@@ -17,10 +17,10 @@ from ddae_jax.errors import UserError
 from ddae_jax.features.spatial import device_batches, run_on_images
 from ddae_jax.heads import segmentation
 from ddae_jax.metrics import classification
+from ddae_jax.report import pictures
 from ddae_jax.report.outcome import Picture
 from ddae_jax.runtime import parallel
 from ddae_jax.runtime.random import stream
-from ddae_jax.tasks.dense import maps as dense_maps
 from ddae_jax.tasks.dense.job import Job, Part
 
 _FOLDERS = ("train_images", "train_masks", "test_images", "test_masks")
@@ -288,14 +288,14 @@ def _picture(config, job, heads, statistics, test, chosen, noise_key) -> Picture
     ]
     everyone = np.arange(len(some))
     truth = some.read_masks(everyone)
-    drawn = dense_maps.paint(truth)
+    drawn = pictures.paint(truth)
     drawn[truth == IGNORE] = 0
-    figure = dense_maps.draw(
+    figure = pictures.maps(
         some.images.read(everyone),
         [f"test image {i}" for i in everyone],
         [
             ("mask", drawn),
-            (f"prediction\nfrom {chosen}", dense_maps.paint(np.concatenate(found))),
+            (f"prediction\nfrom {chosen}", pictures.paint(np.concatenate(found))),
         ],
     )
     return Picture(

@@ -5,6 +5,7 @@ import pathlib
 import time as clock
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from ddae_jax.data.source import Source
@@ -12,11 +13,10 @@ from ddae_jax.errors import UserError
 from ddae_jax.experiment import common
 from ddae_jax.metrics import scores
 from ddae_jax.metrics.frechet import frechet_distance
-from ddae_jax.report import outcome
+from ddae_jax.report import figures, outcome, pictures
 from ddae_jax.runtime import parallel
 from ddae_jax.tasks.fid import collect as fid_features
 from ddae_jax.tasks.fid import network as fid_network
-from ddae_jax.tasks.fid import pictures as fid_pictures
 from ddae_jax.tasks.fid import reference as fid_reference
 from ddae_jax.tasks.fid import samples as fid_samples
 from ddae_jax.tasks.fid.collect import Extract
@@ -122,9 +122,9 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
             facts=facts | {"distance": name, "features": network.name} | more,
             protocol=_protocol(config, measure, samples)
             | {"seconds": round(clock.monotonic() - started, 1)},
-            headers=("metric", "value", "deviation", "of"),
+            headers=("metric", "value", "standard deviation", "of"),
             rows=rows + others,
-            pictures=fid_pictures.pictures(samples, reference),
+            pictures=_pictures(samples, reference),
             note=_note(measure, samples),
         ),
     )
@@ -210,3 +210,27 @@ def _note(measure: Measure, samples: Samples) -> str:
             "The reference has no images: no precision, recall and kernel distance."
         )
     return " ".join(notes)
+
+
+def _pictures(samples: Samples, reference: Reference) -> list[outcome.Picture]:
+    """Some images of both sets, and the eigenvalues of both covariances."""
+    caption = f"{len(samples.first)} samples (left)"
+    sets = {"samples": samples.first}
+    if reference.first is not None:
+        caption += f", {len(reference.first)} images of the reference (right)"
+        sets["reference"] = reference.first
+    statistics = {
+        "samples": samples.collected.statistics(),
+        "reference": reference.statistics,
+    }
+    variances = {
+        name: np.linalg.eigvalsh(of_set.covariance)
+        for name, of_set in statistics.items()
+    }
+    return [
+        outcome.Picture(caption, pictures.side_by_side(sets)),
+        outcome.Picture(
+            "Variance of the features along the principal axes of each set",
+            figures.spectra_figure(variances),
+        ),
+    ]

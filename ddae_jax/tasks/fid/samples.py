@@ -17,6 +17,7 @@ from ddae_jax.errors import UserError
 from ddae_jax.experiment import autoencoder, common
 from ddae_jax.features.cache import model_identity
 from ddae_jax.metrics.frechet import FeatureSums
+from ddae_jax.report import pictures
 from ddae_jax.runtime import compiler, parallel
 from ddae_jax.runtime.files import replacing
 from ddae_jax.runtime.random import stream
@@ -140,7 +141,7 @@ def drawn(
                 shown.extend(on_host[: max(SHOWN - len(shown), 0)])
                 if fid.keep_samples and jax.process_index() == 0:
                     for number, image in enumerate(on_host, place):
-                        sample.write_png(folder / f"{number:06d}.png", image)
+                        pictures.write_png(folder / f"{number:06d}.png", image)
             yield images
             place += len(images)
 

@@ -9,15 +9,13 @@ import jax
 import numpy as np
 from absl import logging
 from jaxtyping import Float, Int
-from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from ddae_jax.data import image_files
 from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
 from ddae_jax.features.encode import encode_batches
-from ddae_jax.report import figures as curves
-from ddae_jax.report import outcome
+from ddae_jax.report import outcome, pictures
 from ddae_jax.runtime import log, parallel
 from ddae_jax.runtime.random import stream
 from ddae_jax.tasks.predict import files as predict_files
@@ -25,7 +23,6 @@ from ddae_jax.tasks.predict import head as predict_head
 from ddae_jax.tasks.predict.head import Model
 
 _SHOWN = 8  # images in a row of the picture
-_SIDE = 0.85  # inches of one of them
 
 
 def run(config: ConfigDict, workdir: pathlib.Path) -> None:
@@ -64,7 +61,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     protocol = {
         "images": len(source),
         "folder": config.predict.images,
-        "noise": "one draw an image",
+        "noise": "one draw per image",
         **model.facts,
         "batch_size": batch_size,
         "seed": config.seed,
@@ -139,7 +136,6 @@ def _predict(
     if not model.probabilities:
         if writing:  # classes of an earlier call are not those of these images
             (workdir / predict_files.PREDICTIONS).unlink(missing_ok=True)
-            (workdir / "predict.png").unlink(missing_ok=True)
         return Found(np.zeros(0, int), np.zeros(0))
     return Found(np.concatenate(classes), np.concatenate(confidences))
 
@@ -184,29 +180,22 @@ def _outcome(
         pictures=[
             outcome.Picture(
                 "The images of the most (above) and least confident predictions",
-                gallery(source, found, model.class_names),
+                _gallery(source, found, model.class_names),
             )
         ],
     )
 
 
-def gallery(source: Source, found: Found, class_names: tuple[str, ...]) -> Figure:
+def _gallery(source: Source, found: Found, class_names: tuple[str, ...]) -> Figure:
     """Two rows of images: the most and the least confident predictions."""
     order = np.argsort(-found.confidences, kind="stable")
-    columns = min(_SHOWN, len(order))
-    height, width, channels = source.image_shape
-    figure = Figure(
-        figsize=(_SIDE * columns + 0.3, 2 * (_SIDE * height / width + 0.4)),
-        layout="constrained",
-    )
-    axes = figure.subplots(2, columns, squeeze=False)
-    for row, chosen in zip(axes, (order[:columns], order[::-1][:columns]), strict=True):
+    rows = []
+    for chosen in (order[:_SHOWN], order[::-1][:_SHOWN]):
+        names = [class_names[label] for label in found.classes[chosen]]
+        titles = [
+            f"{name}\n{100 * confidence:.1f} %"
+            for name, confidence in zip(names, found.confidences[chosen], strict=True)
+        ]
         images = source.read(chosen)
-        images = np.repeat(images, 3, -1) if channels == 1 else images
-        for axis, index, image in zip(row, chosen, images, strict=True):
-            axis.imshow(image, interpolation="nearest")
-            axis.set_axis_off()
-            name = class_names[found.classes[index]]
-            percent = 100 * found.confidences[index]
-            axis.set_title(f"{name}\n{percent:.1f} %", fontsize=7, color=curves.INK)
-    return figure
+        rows.append(list(map(pictures.Tile, images, titles)))
+    return pictures.gallery(rows, ("most", "least"))

@@ -10,6 +10,7 @@ import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 from jaxtyping import Bool
+from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from ddae_jax.data import source as data_source
@@ -19,7 +20,8 @@ from ddae_jax.experiment import common
 from ddae_jax.features.cache import FeatureCache, model_identity
 from ddae_jax.features.encode import Encode, Pixels
 from ddae_jax.heads import attentive, linear
-from ddae_jax.report import heat_map as plots
+from ddae_jax.report import pictures
+from ddae_jax.report.wording import short
 from ddae_jax.runtime import parallel
 from ddae_jax.runtime.random import stream
 from ddae_jax.settings import schema
@@ -34,7 +36,7 @@ from ddae_jax.tasks.probe.grid import (
     resolve_times,
     summarise,
 )
-from ddae_jax.tasks.probe.table import short, table
+from ddae_jax.tasks.probe.table import table
 
 _PIXELS = Time(given=0.0, time=0.0, noise_level=0.0)  # the clean image
 
@@ -61,7 +63,8 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         (workdir / f"{probe.output}.txt").write_text(table(report))
         process = schema.process(config)
         times = resolve_times(probe, process, process.probe_times)
-        _heat_map(workdir / f"{probe.output}.png", report, columns(times, probe.concat))
+        drawn = _heat_map(report, columns(times, probe.concat))
+        pictures.write_png(workdir / f"{probe.output}.png", drawn)
     logging.info("%s", summary(report))
 
 
@@ -218,11 +221,10 @@ def _check_widths(
             )
 
 
-def _heat_map(path: pathlib.Path, report: dict, shown: tuple[Time, ...]) -> None:
+def _heat_map(report: dict, shown: tuple[Time, ...]) -> Figure:
     chosen = report["chosen"]
     rows = tuple(dict.fromkeys(cell["tap"] for cell in report["cells"]))
-    plots.heat_map(
-        path,
+    return pictures.heat_map(
         [short(row) for row in rows],
         [time.noise_level for time in shown],
         accuracy_table(report, rows, shown),

@@ -1,5 +1,7 @@
 """probe.txt: what a probe found, for reading."""
 
+from ddae_jax.report.wording import noise_levels, short
+
 
 def table(report: dict) -> str:
     """The content of probe.json as text."""
@@ -28,18 +30,6 @@ def table(report: dict) -> str:
         f"as published, chosen on the test set (biased upwards): {_outcome(best)}"
     )
     return "\n".join(lines) + "\n"
-
-
-def short(name: str) -> str:
-    """A cell's name; of more than three joined taps the first and the last."""
-    taps = name.split("+")
-    return name if len(taps) < 4 else f"{taps[0]}+...+{taps[-1]} ({len(taps)})"
-
-
-def noise_levels(cell: dict) -> str:
-    """The noise level of a cell, or those that it joins."""
-    levels = cell.get("noise_levels", [cell["noise_level"]])
-    return "+".join(f"{level:.4g}" for level in levels)
 
 
 def _row(name: str, cell: dict) -> str:

@@ -1,0 +1,54 @@
+"""The page's part about training: curves of what was logged, and samples."""
+
+import pathlib
+
+from ddae_jax.report import figures, page
+from ddae_jax.runtime import log
+
+GRIDS_SHOWN = 4
+"""Grids of samples over training, evenly chosen."""
+
+
+def training(workdir: pathlib.Path) -> page.PageSection:
+    """Curves of what pretrain logged."""
+    rows = log.read_metrics(workdir)
+    loss = figures.loss_figure(rows)
+    if loss is None:
+        return page.PageSection("Training", [page.Missing("training log", "pretrain")])
+    last = rows[-1]
+    facts = {"steps": last["step"], "last loss": last.get("loss")}
+    for name, label in (
+        ("images_per_second", "images/s"),
+        ("seconds_per_step", "seconds per step"),
+        ("flops_per_step", "FLOPs per step"),
+        ("peak_share", "share of the chip's peak"),
+    ):
+        if last.get(name) is not None:
+            facts[label] = last[name]
+    drawn = [
+        (loss, "loss over training"),
+        (figures.norm_figure(rows), "norms over training"),
+        (figures.speed_figure(rows), "images per second over training"),
+    ]
+    blocks = [page.figure(curve, alt) for curve, alt in drawn if curve is not None]
+    return page.PageSection("Training", [page.Row(blocks), page.Facts(facts)])
+
+
+def samples(workdir: pathlib.Path) -> page.PageSection:
+    """The sample grid, and grids drawn during training."""
+    blocks = []
+    final = workdir / "samples.png"
+    if final.is_file():
+        blocks.append(page.png_file(final, "Samples of the EMA weights", pixels=True))
+    grids = sorted((workdir / "images").glob("step_*.png"))
+    if len(grids) > GRIDS_SHOWN:
+        last = len(grids) - 1
+        grids = [grids[i * last // (GRIDS_SHOWN - 1)] for i in range(GRIDS_SHOWN)]
+    if grids:
+        steps = [path.stem.removeprefix("step_").lstrip("0") or "0" for path in grids]
+        shown = [
+            page.png_file(path, f"Step {step}", pixels=True)
+            for path, step in zip(grids, steps, strict=True)
+        ]
+        blocks.append(page.Row(shown, small=True))
+    return page.PageSection("Samples", blocks or [page.Missing("samples", "sample")])

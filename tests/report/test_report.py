@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+import pathlib
 import re
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ddae_jax.report import figures as curves
-from ddae_jax.report import page as report
+from ddae_jax.report import outcome, page, provenance_sections, wording
 from ddae_jax.settings import schema
 from ddae_jax.tasks import report as task
 from ddae_jax.tasks.probe import grid as probe_grid
@@ -38,14 +39,14 @@ class Checker(html.parser.HTMLParser):
 
 
 def read_page(workdir):
-    page = (workdir / "report.html").read_text()
+    html = (workdir / "report.html").read_text()
     checker = Checker()
-    checker.feed(page)
+    checker.feed(html)
     checker.close()
     assert not checker.open
     assert all(source.startswith("data:image/") for source in checker.sources)
-    assert not re.search(r"url\(|@import", page)
-    return page, " ".join(checker.text), checker.sources
+    assert not re.search(r"url\(|@import", html)
+    return html, " ".join(checker.text), checker.sources
 
 
 def metrics_row(step):
@@ -115,12 +116,12 @@ def full(tmp_path, config):
 
 def test_full_report_tells_the_story(full, config):
     task.run(config, full)
-    page, text, sources = read_page(full)
+    html, text, sources = read_page(full)
     assert "98.1 % ± 0.3" in text and "96.1 %" in text and "88.2 %" in text
     assert "+2.0" in text and "+9.9" in text
     assert "out_2, noise level 0.1" in text and "clean image" in text
     assert "classifier" in text and "logistic" in text
-    assert "--config=<x>&" in text and "--config=&lt;x&gt;&amp;" in page
+    assert "--config=<x>&" in text and "--config=&lt;x&gt;&amp;" in html
     assert "learning_rate" in text and "jax" in text
     # 4 of the 10 grids with the first and last, the samples, the heat map, 4 figures.
     assert len(sources) == 10
@@ -186,8 +187,81 @@ def test_accuracy_figure_takes_the_best_held_out_tap():
 
 
 def test_table_aligns_numbers_and_escapes():
-    text = report.table(("name", "value"), [("<a>", 0.123456), ("b", 2)], chosen=1)
+    table = page.Table(("name", "value"), [("<a>", 0.123456), ("b", 2)], chosen=1)
+    text = page.render("<title>", "", [page.PageSection("", [table])])
     assert "&lt;a&gt;" in text and "0.1235" in text
+    assert "<h1>&lt;title&gt;</h1>" in text and "<h2>" not in text
     assert text.count('class="number"') == 3
-    assert text.count("class=chosen") == 1
-    assert report.percent(None) == "–"
+    assert text.count('class="chosen"') == 1
+    signs = page.Table(("a",), [("+1.2",), ("–",), ("98.1 % ± 0.3",), ("1e-06",)])
+    assert signs.numeric == [True] and table.numeric == [False, True]
+    assert page.Table(("a",), [("3 x 3",)]).numeric == [False]
+    assert page.Table(("a", "b"), []).numeric == [False, False]
+    assert wording.percent(None) == wording.number(None) == "–"
+
+
+def image_widths(html):
+    return [int(width) for width in re.findall(r'<img[^>]* width="(\d+)"', html)]
+
+
+def test_small_pictures_grow_by_whole_factors_and_drawings_keep_their_size(tmp_path):
+    Image.new("L", (45, 9)).save(tmp_path / "tiny.png")
+    Image.new("L", (620, 9)).save(tmp_path / "grid.png")
+    Image.new("L", (800, 9)).save(tmp_path / "drawn.png", dpi=(192, 192))
+    (tmp_path / "no.png").write_text("text")
+    blocks = [
+        page.png_file(tmp_path / f"{name}.png", "it", pixels=True)
+        for name in ("tiny", "grid", "drawn", "no")
+    ]
+    html = page.render("", "", [page.PageSection("images", blocks)])
+    assert image_widths(html) == [13 * 45, 620, 400]
+    assert html.count('class="pixels"') == 2  # the drawn one says so itself
+    assert "no.png: not a PNG image" in html
+
+
+def test_type_is_readable_at_the_size_of_the_page(full, config):
+    figure = curves.loss_figure([metrics_row(step) for step in (1, 2, 3)])
+    axes = figure.axes
+    texts = [axis.yaxis.label for axis in axes] + axes[0].get_xticklabels()
+    texts += axes[1].get_legend().get_texts()
+    in_the_page = {text.get_fontsize() * 96 / 72 for text in texts}
+    assert all(13 <= size <= 14 for size in in_the_page)
+    shown = page.figure(figure, "loss")
+    assert shown.width == round(figure.get_figwidth() * 96) <= 450  # of a column
+    assert b"currentColor" in shown.content and curves.INK.encode() in shown.content
+
+
+def test_the_page_names_the_data_that_it_was_trained_on(full, config):
+    config.data.name = "fashion_mnist"  # of the config that a later task was given
+    task.run(config, full)
+    assert "fashion_mnist" not in read_page(full)[0].split("</header>")[0]
+    data = {"name": "holiday <3", "train_images": 12345, "image_shape": [24, 32, 3]}
+    (full / "data.json").write_text(json.dumps(data))
+    task.run(config, full)
+    header = read_page(full)[0].split("</header>")[0]
+    assert (
+        "unet under ddpm, on holiday &lt;3 (12,345 training images, 32 x 24 pixels)"
+        in header
+    )
+
+
+def test_tasks_of_other_packages_appear_by_what_they_left(full, config):
+    for name in ("zebra", "dense_more", "dense", "aardvark"):
+        found = outcome.Outcome(f"Title of {name}", "", {}, {}, ("a",), [(1,)])
+        outcome.write(full, name, found)
+    (full / "other.json").write_text('{"summary": "not an outcome"}')
+    (full / "list.json").write_text("[1]")
+    task.run(config, full)
+    titles = re.findall("<h2>Title of (.*)</h2>", read_page(full)[0])
+    assert titles == ["dense", "dense_more", "aardvark", "zebra"]
+    assert "not an outcome" not in read_page(full)[1]
+
+
+def test_the_report_floor_imports_no_task():
+    folder = pathlib.Path(outcome.__file__).parent
+    for path in folder.glob("*.py"):
+        assert "ddae_jax.tasks" not in path.read_text(), path.name
+
+
+def test_a_folder_that_is_no_checkout_has_no_commit(tmp_path):
+    assert provenance_sections.git_commit(tmp_path) is None

@@ -49,7 +49,7 @@ def test_maps_and_neighbours_from_the_command_line(tmp_path, pretrained_copy):
     retrieval = found["retrieval"]
     # Even random features find a digit's like among 1,297 images.
     assert retrieval["precision_at_k"] > 4 * retrieval["precision_by_chance"] > 0.3
-    for name in ("dense.png", "dense_2.png"):
+    for name in ("dense.png", "dense+2.png"):
         with Image.open(workdir / name) as picture:
             assert picture.format == "PNG"
     text = (workdir / "dense.txt").read_text()

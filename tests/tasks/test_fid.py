@@ -122,7 +122,7 @@ def test_two_folders_have_the_distance_of_pytorch_fid(settings, tmp_path):
         "recall",
         "kernel distance",
     ]
-    for picture in ("fid.png", "fid_2.png"):
+    for picture in ("fid.png", "fid+2.png"):
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
 
     # An .npz of the same images; no features kept.

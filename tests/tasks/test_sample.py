@@ -69,7 +69,11 @@ def test_eight_devices_draw_the_samples_of_one_and_write_every_file(pretrained_c
     files = sorted((workdir / "samples").iterdir())
     assert [file.name for file in files] == [f"{i:06d}.png" for i in range(10)]
     np.testing.assert_array_equal(np.asarray(Image.open(files[9])), one[9, ..., 0])
-    assert Image.open(workdir / "samples.png").size == (30, 30)  # 3 x 3 framed
+    with Image.open(workdir / "samples.png") as grid:  # 3 x 3, each 25 times as large
+        assert grid.size == (3 * (8 * 25 + 2),) * 2
+        assert (
+            grid.getpixel((1, 1)) == grid.getpixel((25, 25)) == (one[0, 0, 0, 0],) * 3
+        )
     run_tools.run(*flags, devices=8)
     eight = np.load(workdir / "samples.npz")["arr_0"]
     assert np.abs(eight.astype(int) - one).max() <= 1

@@ -30,7 +30,7 @@ _PARTS = {
 def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     """Runs config.dense.parts on the checkpoint, without changing its network.
 
-    Writes dense.json, dense.txt and a picture for each part: dense.png, dense_2.png ...
+    Writes dense.json, dense.txt and a picture for each part: dense.png, dense+2.png ...
 
     Raises:
       UserError: no checkpoint; images or masks that cannot be used.

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from absl import logging
 from jaxtyping import Float, Int
+from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from ddae_jax.data import image_files

@@ -26,6 +26,7 @@ from absl import app, flags
 from benchmarks import timing
 from benchmarks.networks import NAMED
 from ddae_jax.runtime import compiler
+from ddae_jax.train import optimizers
 from ddae_jax.train import state as train_state
 from ddae_jax.train.step import TrainStep
 
@@ -82,7 +83,7 @@ def programs(name: str) -> dict[str, tuple[Callable[[], None], dict]]:
     if REMAT.value:
         network = denoiser.network.clone(remat=True)
         denoiser = type(denoiser)(network, denoiser.process)
-    optimizer = train_state.adam(1e-4)
+    optimizer = optimizers.Adam(1e-4)
     key = jax.random.key(0)
     init = train_state.create(denoiser, optimizer, named.image_shape)
     state = jax.jit(init, compiler_options=compiler.options_for_one_call())(key)

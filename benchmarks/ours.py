@@ -13,6 +13,7 @@ from ddae_jax.diffusion.ddpm import DDPM
 from ddae_jax.diffusion.ddpm_samplers import DDIM
 from ddae_jax.features import encode as features
 from ddae_jax.models.unet import UNet
+from ddae_jax.train import optimizers
 from ddae_jax.train import state as train_state
 from ddae_jax.train.step import TrainStep
 
@@ -31,7 +32,7 @@ def trainer(
     denoiser: Denoiser, images: np.ndarray, options: Options
 ) -> Callable[[], None]:
     """Returns a call that does one optimiser step on uint8 NHWC `images`."""
-    optimizer = train_state.adam(4e-4)
+    optimizer = optimizers.Adam(4e-4)
     recipe = TrainStep(denoiser, optimizer)
     key = jax.random.key(0)
     state = jax.jit(train_state.create(denoiser, optimizer, IMAGE_SHAPE))(key)

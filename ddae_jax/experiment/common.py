@@ -21,6 +21,7 @@ from ddae_jax.runtime import checkpoint, parallel
 from ddae_jax.runtime.files import replacing
 from ddae_jax.runtime.random import stream
 from ddae_jax.settings import schema
+from ddae_jax.train import optimizers
 from ddae_jax.train import state as train_state
 from ddae_jax.train.step import TrainStep
 
@@ -51,10 +52,10 @@ def train_step(config: ConfigDict, class_count: int) -> TrainStep:
     train = config.train
     if train.class_conditional:
         _check_conditional(config, class_count)
-    schedule = train_state.warmup_schedule(
+    schedule = optimizers.Warmup(
         train.learning_rate, train.warmup_steps, train.decay_from
     )
-    optimizer = train_state.adam(
+    optimizer = optimizers.Adam(
         schedule,
         train.adam_b1,
         train.adam_b2,

@@ -55,11 +55,26 @@ def manager(workdir: str | pathlib.Path, keep: Keep | None = None):
     return ocp.CheckpointManager(folder, options=options)
 
 
-def save(checkpoints, step: int, state: Any, loss: float) -> None:
-    """Starts to write `state` in the background, with the loss that ranks it."""
+def save(
+    checkpoints, step: int, state: Any, loss: float, notes: dict | None = None
+) -> None:
+    """Starts to write `state` in the background, with the loss that ranks it.
+
+    Args:
+      notes: JSON-able facts that `read_notes` gives back.
+    """
     checkpoints.save(
-        step, args=ocp.args.StandardSave(state), metrics={"loss": loss}, force=True
+        step,
+        args=ocp.args.StandardSave(state),
+        metrics={"loss": loss},
+        force=True,
+        custom_metadata=notes,
     )
+
+
+def read_notes(checkpoints, step: int) -> dict:
+    """Returns the notes that a checkpoint was saved with; empty where it has none."""
+    return checkpoints.metadata(step).custom_metadata or {}
 
 
 def restore(checkpoints, step: int, shapes: Any, shardings: Any) -> Any:

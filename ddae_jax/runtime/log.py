@@ -100,6 +100,19 @@ class Progress:
             self._task = self._bar.add_task(title, total=total, completed=done, note="")
             self._bar.start()
 
+    def compiling(self) -> None:
+        """Says that the first call takes long because it compiles."""
+        if self._bar is not None:
+            self._bar.update(self._task, note="compiling")
+            return
+        logging.info("%s: compiling", self._title)
+
+    def begin(self, done: int) -> None:
+        """Counts the time left from now on: what came before says nothing of it."""
+        self._start, self._began = done, time.monotonic()
+        if self._bar is not None:
+            self._bar.reset(self._task, completed=done, note="")
+
     def advance(self, done: int) -> None:
         """Moves the bar to `done`."""
         if self._bar is not None:

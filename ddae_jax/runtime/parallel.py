@@ -106,6 +106,15 @@ def state_shardings(mesh: Mesh, shapes):
     return jax.tree.map(sharding, shapes)
 
 
+def constrain(tree, shardings):
+    """Lays a tree out over the mesh, inside a compiled function.
+
+    Args:
+      shardings: a tree of shardings, or one for all arrays.
+    """
+    return jax.lax.with_sharding_constraint(tree, shardings)
+
+
 def place(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
     """Puts an array that every process holds whole onto the mesh."""
     return jax.make_array_from_callback(array.shape, sharding, lambda i: array[i])

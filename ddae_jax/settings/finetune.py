@@ -69,6 +69,10 @@ class FinetuneSettings:
         1, "epochs between tests, each with a checkpoint", least=1, most=STEPS
     )
 
+    steps_per_dispatch: int = setting(
+        1, "optimiser steps in one call of the device", least=1, most=100_000
+    )
+
     def __post_init__(self):
         if self.time is not None and self.noise_level:
             raise UserError(

@@ -72,6 +72,9 @@ class NoisyClassifierSettings:
     test_count: int = setting(
         0, "test images used, likewise; 0: all", least=0, most=COUNT, test=32
     )
+    steps_per_dispatch: int = setting(
+        1, "optimiser steps between looks at signals", least=1, most=100_000
+    )
     log_every: int = setting(50, "steps", least=1, most=STEPS)
     checkpoint_every: int = setting(1000, "steps", least=1, most=STEPS)
     features: NoisyHeadSettings = NoisyHeadSettings()

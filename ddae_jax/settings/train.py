@@ -42,6 +42,13 @@ class TrainSettings:
     steps_per_dispatch: int = setting(
         1, "optimiser steps in one call of the device", least=1, most=100_000
     )
+    accumulate: int = setting(
+        1,
+        "parts of a batch that take the device's memory in turn; the result is the "
+        "same to rounding",
+        least=1,
+        most=BATCH,
+    )
     log_every: int = setting(50, "steps", least=1, most=STEPS, test=2)
     sample_every: int = setting(
         0,

@@ -14,6 +14,8 @@ from ddae_jax.runtime import checkpoint, parallel
 from ddae_jax.tasks import sample
 from ddae_jax.train import loop
 from ddae_jax.train.feed import Feed
+from ddae_jax.train.plan import Every, Hook, Measured, Plan
+from ddae_jax.train.step import Pretraining
 
 
 def run(config: ConfigDict, workdir: pathlib.Path) -> None:
@@ -21,6 +23,11 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     train = config.train
     mesh = parallel.make_mesh(config.mesh.fsdp)
     parallel.check_batch_size("config.train.batch_size", train.batch_size, mesh)
+    if train.batch_size % (mesh.size * train.accumulate):
+        raise UserError(
+            f"config.train.accumulate: a batch of {train.batch_size} cannot be split "
+            f"into {train.accumulate} parts over {mesh.size} device(s)"
+        )
     sample.check_sampler(config)
     source = common.load_source(config, "train")
     common.write_json(
@@ -64,24 +71,25 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         mesh.size,
     )
     feed = Feed(source, train.batch_size, config.seed, mesh, config.data.threads)
-    plan = loop.Plan(
+    plan = Plan(
+        title="pretrain",
         steps=train.steps,
+        batch_size=train.batch_size,
         steps_per_dispatch=train.steps_per_dispatch,
-        log_every=train.log_every,
-        checkpoint_every=train.checkpoint_every,
-        sample_every=train.sample_every,
+        log=Every(train.log_every),
+        checkpoint=Every(train.checkpoint_every),
         keep=checkpoint.Keep(train.keep_latest, train.keep_every, train.keep_best),
+        lower="train.learning_rate",
     )
     draw = sample.grid_function(
         config, recipe.denoiser, source.image_shape, len(source.class_names), mesh
     )
 
-    def picture(state):
+    def picture(state, step):
         image = draw(state.ema)
         if jax.process_index() == 0:
-            pictures.write_png(
-                workdir / "images" / f"step_{int(state.step):08d}.png", image
-            )
-        return image
+            pictures.write_png(workdir / "images" / f"step_{step:08d}.png", image)
+        return Measured(pictures={"samples": image})
 
-    loop.train(workdir, recipe, feed, plan, picture if train.sample_every else None)
+    hooks = (Hook(Every(train.sample_every), picture),) if train.sample_every else ()
+    loop.fit(workdir, Pretraining(recipe, feed, train.accumulate), plan, hooks)

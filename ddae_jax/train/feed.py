@@ -1,184 +1,172 @@
-"""Feeds the training step: resident sets are gathered on the device, others stream."""
+"""Feeds training steps: resident sets are gathered on the device, others stream."""
 
-import dataclasses
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import Any
 
+import flax.struct
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
-from jaxtyping import PRNGKeyArray
+from jax.sharding import Mesh
+from jaxtyping import Array, Int, UInt8
 
 from ddae_jax.data import batches
 from ddae_jax.data.source import Source
 from ddae_jax.runtime import compiler, parallel
-from ddae_jax.runtime.random import stream
-from ddae_jax.train.state import TrainState
-from ddae_jax.train.step import TrainStep
 
 
-class Dispatch:
-    """Runs optimiser steps: dispatch(state, step, count) -> (state, metrics).
-
-    It makes `count` steps from `step` on, in order, in one call; metrics have a leading
-    axis of steps. One program is compiled for every count.
+@flax.struct.dataclass
+class Batch:
+    """The images of one step, split over the mesh.
 
     Attributes:
-      step_flops: floating-point operations of one step, as XLA counts them; None before
-        the first call, and where XLA does not tell.
+      images: uint8.
+      labels: their classes.
+      indices: where they are in the set.
+      positions: where they are in the endless order, modulo 2^32: what is drawn for an
+        image depends on it.
     """
 
-    def __init__(
-        self,
-        run,
-        inputs: Callable[[int, int], tuple],
-        count_flops: Callable[[TrainState], float | None],
-    ):
-        """Runs `run(state, *inputs(step, count))`, a function made by jax.jit.
-
-        `count_flops` is for backends that do not count themselves.
-        """
-        self._run = run
-        self._inputs = inputs
-        self._count_flops = count_flops
-        self._programs = {}
-        self.step_flops: float | None = None
-
-    def __call__(
-        self, state: TrainState, step: int, count: int
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
-        arguments = (state, *self._inputs(step, count))
-        if count not in self._programs:
-            lowered = self._run.lower(*arguments)
-            if not self._programs:
-                # XLA counts the body of a loop once, and that is one step.
-                counted = (lowered.cost_analysis() or {}).get("flops")
-                self.step_flops = counted or self._count_flops(state)
-            self._programs[count] = lowered.compile()
-        return self._programs[count](*arguments)
+    images: UInt8[Array, "batch height width channels"]
+    labels: Int[Array, "batch"]
+    indices: Int[Array, "batch"]
+    positions: Int[Array, "batch"]
 
 
-@dataclasses.dataclass(frozen=True)
+@flax.struct.dataclass
+class Steps:
+    """The batches of some steps, as they are given to a compiled function.
+
+    Attributes:
+      images: of the whole set where it is resident; else (steps, batch, ...).
+      labels: likewise.
+      indices, positions: (steps, batch), split over the mesh along the batch.
+      resident: whether images and labels are of the whole set.
+      mesh: of the devices.
+    """
+
+    images: Array
+    labels: Array
+    indices: Int[Array, "steps batch"]
+    positions: Int[Array, "steps batch"]
+    resident: bool = flax.struct.field(pytree_node=False)
+    mesh: Mesh = flax.struct.field(pytree_node=False)
+
+    def batch(self, row: tuple[Array, ...]) -> Batch:
+        """The batch of one row of `rows`; inside a compiled function."""
+        indices, positions, *rest = row
+        if self.resident:
+            rest = self.images[indices], self.labels[indices]
+        found = Batch(*rest, indices, positions)
+        return parallel.constrain(found, parallel.batch_sharding(self.mesh))
+
+    def rows(self) -> tuple[Array, ...]:
+        """What differs from step to step, with a leading axis of steps."""
+        streamed = () if self.resident else (self.images, self.labels)
+        return (self.indices, self.positions, *streamed)
+
+
 class Feed:
-    """How batches reach the step.
+    """The batches of a training set: a pure function of (seed, step).
 
     Attributes:
       source: the training set.
-      batch_size: over all devices.
-      seed: of the order of the images and of all draws in training.
+      batch_size: over all devices, a multiple of their number.
+      seed: of the order.
       mesh: of the devices.
       threads: that decode sets which are not resident.
     """
 
-    source: Source
-    batch_size: int
-    seed: int
-    mesh: Mesh
-    threads: int = 8
+    def __init__(
+        self, source: Source, batch_size: int, seed: int, mesh: Mesh, threads: int = 8
+    ):
+        self.source, self.batch_size, self.seed = source, batch_size, seed
+        self.mesh, self.threads = mesh, threads
+        self._order = batches.Order(seed, len(source))
+        self._placed: tuple[jax.Array, jax.Array] | None = None
+        self._reader, self._next = None, -1
 
-    def key(self) -> PRNGKeyArray:
-        """The key that training draws from; folded with the step."""
-        return stream(self.seed, "train/step")
+    def steps(self, step: int, count: int) -> Steps:
+        """The batches of `count` steps from `step` on (from 0).
+
+        A set that streams is read in order: another step than the next one costs a new
+        start of the readers.
+        """
+        split = parallel.batch_sharding(self.mesh, axis=1)
+        shape = (count, self.batch_size)
+        start = step * self.batch_size
+        places = np.arange(start, start + count * self.batch_size)
+        positions = places.astype(np.int32).reshape(shape)
+        if self.source.images is not None:
+            parts = (*self._resident(), self._order.indices(places).reshape(shape))
+            images, labels, indices = parts
+            indices = parallel.place(indices, split)
+        else:
+            if step != self._next:
+                self._reader = self._open(step)
+            self._next = step + count
+            read = [next(self._reader) for _ in range(count)]
+            images, labels, indices = (
+                jax.make_array_from_process_local_data(split, np.stack(part))
+                for part in zip(*read, strict=True)
+            )
+        return Steps(
+            images,
+            labels,
+            indices,
+            parallel.place(positions, split),
+            resident=self.source.images is not None,
+            mesh=self.mesh,
+        )
+
+    def batch(self, step: int) -> Batch:
+        """The batch of `step`, for trainers that call several programs for a step."""
+        return _first(self.steps(step, 1))
+
+    def _resident(self):
+        if self._placed is None:
+            whole = parallel.replicated(self.mesh)
+            self._placed = (
+                parallel.place(self.source.images, whole),
+                parallel.place(self.source.labels, whole),
+            )
+        return self._placed
+
+    def _open(self, step):
+        return batches.stream(
+            self.source,
+            self._order,
+            self.batch_size,
+            start_step=step,
+            shard_index=jax.process_index(),
+            shard_count=jax.process_count(),
+            threads=self.threads,
+        )
 
 
-def make_dispatch(
-    feed: Feed, train_step: TrainStep, shardings: TrainState, first_step: int
-) -> Dispatch:
-    """Returns what runs the steps on the images of `feed`.
+@compiler.jit
+def _first(steps: Steps) -> Batch:
+    return steps.batch(jax.tree.map(lambda leaf: leaf[0], steps.rows()))
 
-    Args:
-      shardings: of the state.
-      first_step: where streaming starts to read.
+
+def each(
+    body: Callable[[Any, Batch], tuple[Any, Any]], state: Any, steps: Steps
+) -> tuple[Any, Any]:
+    """Runs body(state, batch) -> (state, metrics) for all steps; inside jit.
+
+    Returns the state, sharded as `parallel.state_shardings` has it, and the metrics,
+    replicated, with a leading axis of steps.
     """
-    if feed.source.images is not None:
-        return _resident(feed, train_step, shardings)
-    return _streaming(feed, train_step, shardings, first_step)
 
+    def one(state, row):
+        return body(state, steps.batch(row))
 
-def _scan(body, state, inputs, count):
+    rows = steps.rows()
     # One step alone is not wrapped: XLA:CPU runs convolutions in a loop on one thread.
-    if count == 1:
-        state, metrics = body(state, jax.tree.map(lambda leaf: leaf[0], inputs))
-        return state, jax.tree.map(lambda leaf: leaf[None], metrics)
-    return jax.lax.scan(body, state, inputs)
-
-
-def _jit(function, shardings: TrainState, mesh: Mesh):
-    return jax.jit(
-        function,
-        donate_argnums=0,
-        out_shardings=(shardings, parallel.replicated(mesh)),
-        compiler_options=compiler.compiler_options(),
-    )
-
-
-def _constrained(sharding: NamedSharding):
-    return lambda array: jax.lax.with_sharding_constraint(array, sharding)
-
-
-def _resident(feed: Feed, train_step: TrainStep, shardings: TrainState) -> Dispatch:
-    mesh, key = feed.mesh, feed.key()
-    images = parallel.place(feed.source.images, parallel.replicated(mesh))
-    labels = parallel.place(feed.source.labels, parallel.replicated(mesh))
-    order = batches.Order(feed.seed, len(feed.source))
-    split = _constrained(parallel.batch_sharding(mesh))
-
-    def run(state, images, labels, indices, key):
-        def body(state, chosen):
-            chosen = split(chosen)
-            return train_step(state, split(images[chosen]), labels[chosen], key)
-
-        return _scan(body, state, indices, len(indices))
-
-    def inputs(step, count):
-        indices = np.stack(
-            [order.batch(step + i, feed.batch_size) for i in range(count)]
-        )
-        placed = parallel.place(indices, parallel.batch_sharding(mesh, axis=1))
-        return images, labels, placed, key
-
-    count_flops = functools.partial(one_step_flops, feed, train_step)
-    return Dispatch(_jit(run, shardings, mesh), inputs, count_flops)
-
-
-def _streaming(
-    feed: Feed, train_step: TrainStep, shardings: TrainState, first_step: int
-) -> Dispatch:
-    mesh, key = feed.mesh, feed.key()
-    reader: Iterator = batches.stream(
-        feed.source,
-        batches.Order(feed.seed, len(feed.source)),
-        feed.batch_size,
-        start_step=first_step,
-        shard_index=jax.process_index(),
-        shard_count=jax.process_count(),
-        threads=feed.threads,
-    )
-    sharding = parallel.batch_sharding(mesh, axis=1)
-
-    def run(state, images, labels, key):
-        def body(state, batch):
-            return train_step(state, *batch, key)
-
-        return _scan(body, state, (images, labels), len(images))
-
-    def inputs(step, count):
-        read = [next(reader)[:2] for _ in range(count)]
-        images, labels = (
-            jax.make_array_from_process_local_data(sharding, np.stack(part))
-            for part in zip(*read, strict=True)
-        )
-        return images, labels, key
-
-    count_flops = functools.partial(one_step_flops, feed, train_step)
-    return Dispatch(_jit(run, shardings, mesh), inputs, count_flops)
-
-
-def one_step_flops(
-    feed: Feed, train_step: TrainStep, state: TrainState
-) -> float | None:
-    """Operations of one step, where the backend itself does not count them."""
-    batch = (feed.batch_size, *feed.source.image_shape)
-    images = jax.ShapeDtypeStruct(batch, np.uint8)
-    labels = jax.ShapeDtypeStruct(batch[:1], np.int32)
-    return compiler.flops_on_cpu(train_step, state, images, labels, feed.key())
+    if len(steps.indices) == 1:
+        state, metrics = one(state, jax.tree.map(lambda leaf: leaf[0], rows))
+        metrics = jax.tree.map(lambda leaf: leaf[None], metrics)
+    else:
+        state, metrics = jax.lax.scan(one, state, rows)
+    shardings = parallel.state_shardings(steps.mesh, state)
+    replicated = parallel.replicated(steps.mesh)
+    return parallel.constrain(state, shardings), parallel.constrain(metrics, replicated)

@@ -1,23 +1,27 @@
-"""The training loop: restore, dispatch, log, save; stop on a signal or a NaN."""
+"""The training loop: restore, dispatch, log, save; stop on a signal or a NaN.
 
-import dataclasses
+Everything that is trained goes through `fit`: denoisers, fine-tuned networks, noisy
+classifiers, the classifier of FID's features, and heads. A `Trainer` says what is
+trained, a `Plan` how long and when to do what, a `Hook` what else is measured.
+"""
+
 import pathlib
-import signal
-import threading
 import time
-from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 import jax
 import numpy as np
 from absl import logging
 
 from ddae_jax.errors import UserError
-from ddae_jax.runtime import checkpoint, compiler, log, parallel
-from ddae_jax.runtime.random import stream
-from ddae_jax.train import feed as feed_lib
-from ddae_jax.train import state as train_state
-from ddae_jax.train.state import TrainState
-from ddae_jax.train.step import TrainStep, noise_level_names
+from ddae_jax.runtime import checkpoint, log
+from ddae_jax.train.plan import Hook, Plan
+from ddae_jax.train.stopping import StopSignal
+from ddae_jax.train.window import Metrics, Window
+
+State = TypeVar("State")
+
+DIVERGED = "diverged.txt"
 
 # Dense bfloat16 peak of one device in FLOP/s, from the makers' data sheets.
 PEAK_FLOPS = {
@@ -32,25 +36,30 @@ PEAK_FLOPS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """How long to train, and when to do what; all in optimiser steps.
+class Trainer(Protocol[State]):
+    """What is trained: a state, and what makes steps of it."""
 
-    Attributes:
-      steps: the last step.
-      steps_per_dispatch: in one call of the device.
-      log_every: one line of metrics, the mean over these steps.
-      checkpoint_every: saves, and at the end.
-      sample_every: calls of `sample`; 0 for none.
-      keep: which checkpoints stay.
-    """
+    def create(self) -> State:
+        """The state before the first step, on the mesh."""
 
-    steps: int
-    steps_per_dispatch: int = 1
-    log_every: int = 50
-    checkpoint_every: int = 1000
-    sample_every: int = 0
-    keep: checkpoint.Keep = dataclasses.field(default_factory=checkpoint.Keep)
+    def abstract(self) -> State:
+        """The same as ShapeDtypeStructs with shardings."""
+
+    def dispatch(self, state: State, step: int, count: int) -> tuple[State, Metrics]:
+        """Makes `count` steps from `step` on, in order, and takes the state's memory.
+
+        The result is a function of (state, step) and of what the trainer is made of.
+
+        Returns:
+          the state, and the metrics, replicated, with a leading axis of steps.
+        """
+
+    def learning_rate(self, step: int) -> float:
+        """That of the step after `step`."""
+
+    def flops(self) -> float | None:
+        """Floating-point operations of a step, asked after the first dispatch; None
+        where they are not counted."""
 
 
 class Diverged(UserError):
@@ -66,200 +75,185 @@ def peak_flops() -> float | None:
     return None
 
 
-def restore_or_create(
-    checkpoints, train_step: TrainStep, feed: feed_lib.Feed
-) -> tuple[TrainState, TrainState]:
-    """Returns the latest state, or a fresh one; and its shardings.
-
-    No device ever holds a whole state that is to be sharded.
-    """
-    denoiser, shape = train_step.denoiser, feed.source.image_shape
-    init = train_state.create(denoiser, train_step.optimizer, shape)
-    key = stream(feed.seed, "train/init")
-    shapes = jax.eval_shape(init, key)
-    shardings = parallel.state_shardings(feed.mesh, shapes)
-    latest = checkpoints.latest_step()
-    if latest is None:
-        params = train_state.initial_parameters(denoiser, key, shape, shardings.params)
-        begin = jax.jit(
-            lambda params: train_state.first_state(params, train_step.optimizer),
-            out_shardings=shardings,
-            compiler_options=compiler.options_for_one_call(),
-        )
-        return begin(params), shardings
-    logging.info("resuming from step %d", latest)
-    return checkpoint.restore(checkpoints, latest, shapes, shardings), shardings
-
-
-def train(
-    workdir: str | pathlib.Path,
-    train_step: TrainStep,
-    feed: feed_lib.Feed,
+def fit(
+    folder: str | pathlib.Path,
+    trainer: Trainer[State],
     plan: Plan,
-    sample: Callable[[TrainState], np.ndarray] | None = None,
-) -> TrainState:
-    """Trains to plan.steps, from the latest checkpoint in `workdir` if there is one.
+    hooks: tuple[Hook, ...] = (),
+) -> State:
+    """Trains to plan.steps, from the latest checkpoint in `folder` if there is one.
+
+    A run that was stopped or killed and goes on leaves the parameters and, but for
+    times, the metrics of an uninterrupted one.
 
     Args:
-      workdir: gets metrics.jsonl, events and checkpoints.
-      train_step: the recipe.
-      feed: the data.
-      plan: lengths and intervals.
-      sample: state -> uint8 picture of samples, for the events.
+      folder: gets metrics.jsonl, events and checkpoints.
+      hooks: are called before the row of metrics is written and the state is saved.
 
     Returns:
       the last state.
 
     Raises:
-      Diverged: a loss was NaN or infinite; names the step. The last good checkpoint
-        stays.
+      Diverged: a metric was NaN or infinite; names the step. The last good checkpoint
+        stays, and a file DIVERGED says so.
       SystemExit: after SIGTERM with status 0, after Ctrl-C with 130, when the state has
         been saved.
     """
-    with checkpoint.manager(workdir, plan.keep) as checkpoints:
-        state, shardings = restore_or_create(checkpoints, train_step, feed)
-        first = int(state.step)
+    folder = pathlib.Path(folder)
+    with checkpoint.manager(folder, plan.keep) as checkpoints:
+        first = checkpoints.latest_step()
+        if first is None:
+            state, first, notes = trainer.create(), 0, {}
+        else:
+            logging.info("%s: resuming from step %d", plan.title, first)
+            abstract = trainer.abstract()
+            shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+            state = checkpoint.restore(checkpoints, first, abstract, shardings)
+            notes = checkpoint.read_notes(checkpoints, first)
         if first >= plan.steps:
-            logging.info("already at step %d of %d", first, plan.steps)
+            logging.info("%s: already at step %d of %d", plan.title, first, plan.steps)
             return state
-        metrics = log.Metrics(workdir, first)
-        progress = log.Progress("pretrain", plan.steps, first)
-        run = _Run(workdir, train_step, feed, plan, sample, checkpoints, metrics)
+        if jax.process_index() == 0:
+            (folder / DIVERGED).unlink(missing_ok=True)
+        run = _Run(folder, trainer, plan, hooks, checkpoints, first, notes)
         try:
-            with _stop_signal() as stopping:
-                return run.go(state, shardings, first, progress, stopping)
+            with StopSignal() as stopping:
+                return run.go(state, stopping)
         finally:
-            progress.close()
-            metrics.close()
+            run.progress.close()
+            run.metrics.close()
 
 
-@dataclasses.dataclass
 class _Run:
-    workdir: str | pathlib.Path
-    train_step: TrainStep
-    feed: feed_lib.Feed
-    plan: Plan
-    sample: Callable | None
-    checkpoints: object
-    metrics: log.Metrics
+    """One call of `fit`."""
 
-    def go(self, state, shardings, first, progress, stopping):
+    def __init__(self, folder, trainer, plan, hooks, checkpoints, first, notes):
+        self.folder, self.trainer, self.plan, self.hooks = folder, trainer, plan, hooks
+        self.checkpoints, self.step = checkpoints, first
+        # A stopped run saves at once: the hooks of that step are left to the next run.
+        self.owed = notes.get("owed", False)
+        self.window = Window.from_json(notes.get("window"))
+        self.since_save = Window.from_json(notes.get("since_save"))
+        self.metrics = log.Metrics(folder, first - 1 if self.owed else first)
+        self.progress = log.Progress(plan.title, plan.steps, first)
+        self.step_flops: float | None = None
+        self.mark = time.monotonic()  # until when seconds are counted
+        self.timing: float | None = None  # since when steps are timed
+
+    def go(self, state, stopping: StopSignal):
         plan = self.plan
-        dispatch = feed_lib.make_dispatch(self.feed, self.train_step, shardings, first)
-        window, since_save, began = [], [], None
-        step, pending = first, None
-        while step < plan.steps:
-            count = self._count(step)
-            state, new = dispatch(state, step, count)
-            step += count
-            # Fetch one call behind, so that the device never waits for the host.
+        if self.owed:
+            self._events(state)
+        self.progress.compiling()
+        pending = None
+        while self.step < plan.steps:
+            count = plan.count(self.step, self.hooks)
+            state, new = self.trainer.dispatch(state, self.step, count)
+            # Fetch one call late, so that the device never waits for the host.
             if pending is not None:
-                self._collect(pending, window, since_save)
-            pending = (step, count, new)
-            progress.advance(step)
-            last = step == plan.steps
-            stop = stopping(step, self.checkpoints)
-            save = last or stop or step % plan.checkpoint_every == 0
-            if save or step % plan.log_every == 0:
-                self._collect(pending, window, since_save)
-                pending = None
-            if window and (last or stop or step % plan.log_every == 0):
-                now = time.monotonic()
-                values = self._summary(
-                    window, dispatch.step_flops, began and now - began
-                )
-                self.metrics.write(step, values)
-                progress.report(step, f"loss {values['loss']:.4f}")
-                window, began = [], now
-            if save:
-                loss = float(np.mean([row["loss"] for row in since_save]))
-                checkpoint.save(self.checkpoints, step, state, loss)
-                since_save = []
-            if self.sample and plan.sample_every and step % plan.sample_every == 0:
-                self.metrics.image(step, "samples", self.sample(state))
-                began = time.monotonic()
-            if stop and not last:
+                self._collect(*pending)
+            self.step += count
+            pending = (self.step - count, count, new)
+            if self.timing is None:
+                jax.block_until_ready(new)
+                self.step_flops = self.trainer.flops()
+                self.timing = time.monotonic()
+                self.progress.begin(self.step)
+            else:
+                self.window.timed_steps += count
+            self.progress.advance(self.step)
+            last = self.step == plan.steps
+            stop = stopping(self.step, self.checkpoints)
+            save = last or plan.checkpoint.due(self.step)
+            hooks_due = any(hook.when.due(self.step) for hook in self.hooks)
+            events = last or hooks_due or plan.log.due(self.step)
+            if not (save or events or stop):
+                continue
+            self._collect(*pending)
+            pending = None
+            self._count_time()
+            self.owed = hooks_due and stop and not last
+            if events and not self.owed:
+                self._events(state)
+            if save or stop:
+                self._save(state, scheduled=save)
+            if stop:
                 self.checkpoints.wait_until_finished()
-                logging.info("stopped by signal at step %d, saved", step)
+                logging.info("stopped by signal at step %d, saved", self.step)
                 raise SystemExit(stopping.status)
+            self.timing = time.monotonic()
         self.checkpoints.wait_until_finished()
         return state
 
-    def _count(self, step: int) -> int:
-        """Steps of the next call: no further than the next event."""
-        plan = self.plan
-        ends = [plan.steps, step + plan.steps_per_dispatch]
-        for every in (plan.log_every, plan.checkpoint_every, plan.sample_every):
-            if every:
-                ends.append((step // every + 1) * every)
-        return min(ends) - step
+    def _count_time(self) -> None:
+        now = time.monotonic()
+        self.window.timed_seconds += now - self.timing
+        self.window.seconds += now - self.mark
+        self.mark = now
 
-    def _collect(self, pending, window, since_save):
-        end, count, values = pending
-        values = jax.device_get(values)
+    def _collect(self, first: int, count: int, metrics: Metrics) -> None:
+        """Merges the steps of one call, and stops where one is not finite."""
+        metrics = jax.device_get(metrics)
         for i in range(count):
-            row = {key: value[i] for key, value in values.items()}
-            if not np.isfinite(row["loss"]) or not np.isfinite(row["gradient_norm"]):
-                step = end - count + i + 1
-                latest = self.checkpoints.latest_step()
-                kept = "no checkpoint yet" if latest is None else f"step {latest}"
-                raise Diverged(
-                    f"loss {row['loss']:.4g}, gradient norm "
-                    f"{row['gradient_norm']:.4g} at step {step}: not finite; last good "
-                    f"checkpoint: {kept}; lower train.learning_rate"
-                )
-            window.append(row)
-            since_save.append(row)
+            one = jax.tree.map(lambda leaf, i=i: leaf[i], metrics)
+            if not all(np.isfinite(metric.total) for metric in one.values()):
+                self._diverged(first + i + 1, one)
+            self.window.add(one)
+            self.since_save.add({"loss": one["loss"]})
 
-    def _summary(self, window, flops, seconds):
-        scalars = ("loss", "gradient_norm", "parameter_norm", "update_norm")
-        values = {key: float(np.mean([row[key] for row in window])) for key in scalars}
-        sums = np.sum([row["loss_sums"] for row in window], axis=0)
-        counts = np.sum([row["loss_counts"] for row in window], axis=0)
-        for name, total, count in zip(noise_level_names(), sums, counts, strict=True):
-            if count:
-                values[f"loss/{name}"] = float(total / count)
-        # The first window holds the compilation: it has no rate.
-        if seconds:
-            per_step = seconds / len(window)
-            values["seconds_per_step"] = per_step
-            values["images_per_second"] = self.feed.batch_size / per_step
-            peak = peak_flops()
-            if flops and peak:
-                values["peak_share"] = flops / per_step / peak
-        if flops:
-            values["flops_per_step"] = flops
-        return values
+    def _diverged(self, step: int, metrics: Metrics) -> None:
+        shown = ", ".join(
+            f"{name.replace('_', ' ')} {metrics[name].total / metrics[name].count:.4g}"
+            for name in ("loss", "gradient_norm")
+            if name in metrics
+        )
+        latest = self.checkpoints.latest_step()
+        kept = "no checkpoint yet" if latest is None else f"step {latest}"
+        message = (
+            f"{shown} at step {step}: not finite; last good checkpoint: {kept}; "
+            f"lower {self.plan.lower}"
+        )
+        if jax.process_index() == 0:
+            (self.folder / DIVERGED).write_text(f"{message}\n")
+        raise Diverged(message)
 
+    def _events(self, state) -> None:
+        """Calls the hooks that are due, and writes a row of metrics."""
+        numbers = {}
+        for hook in self.hooks:
+            if hook.when.due(self.step):
+                found = hook.call(state, self.step)
+                numbers |= found.numbers
+                for name, picture in found.pictures.items():
+                    self.metrics.image(self.step, name, picture)
+        now = time.monotonic()
+        self.window.seconds += now - self.mark
+        self.mark = now
+        last = self.step == self.plan.steps
+        if not (numbers or last or self.plan.log.due(self.step)):
+            return
+        values = self.window.means()
+        note = ", ".join(
+            f"{name} {value:.4f}"
+            for name, value in {"loss": values["loss"], **numbers}.items()
+        )
+        values["learning_rate"] = self.trainer.learning_rate(self.step - 1)
+        values |= self.window.rates(self.plan.batch_size, self.step_flops, peak_flops())
+        if self.step_flops:
+            values["flops_per_step"] = self.step_flops
+        values |= {**numbers, "seconds": self.window.seconds}
+        self.metrics.write(self.step, values)
+        self.progress.report(self.step, note)
+        self.window = Window()
 
-class _stop_signal:
-    """Notes SIGTERM and Ctrl-C; a second Ctrl-C interrupts at once.
-
-    With several processes, jax agrees on a common step to stop at after SIGTERM.
-    """
-
-    def __enter__(self):
-        self.status: int | None = None  # to exit with
-        self._old = {}
-        # Signals reach the main thread, which alone may ask for them.
-        main_thread = threading.current_thread() is threading.main_thread()
-        if jax.process_count() == 1 and main_thread:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._old[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *_):
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
-
-    def _note(self, number, _):
-        if number == signal.SIGINT:
-            signal.signal(number, self._old[number])
-        self.status = 130 if number == signal.SIGINT else 0
-
-    def __call__(self, step, checkpoints) -> bool:
-        """Whether to save and stop after `step`."""
-        if jax.process_count() > 1:
-            self.status = 0
-            return checkpoints.reached_preemption(step)
-        return self.status is not None
+    def _save(self, state, scheduled: bool) -> None:
+        loss = self.since_save.means()["loss"]
+        # A checkpoint of a signal ranks by the window it cuts, which goes on.
+        if scheduled:
+            self.since_save = Window()
+        notes = {
+            "owed": self.owed,
+            "window": self.window.to_json(),
+            "since_save": self.since_save.to_json(),
+        }
+        checkpoint.save(self.checkpoints, self.step, state, loss, notes)

@@ -1,16 +1,18 @@
-"""What training carries from step to step, the optimiser, and the law of the EMA."""
+"""What training carries from step to step, and how the EMA follows."""
 
-import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ddae_jax.denoiser import Denoiser
-from ddae_jax.runtime import compiler
+from ddae_jax.runtime import compiler, parallel
+from ddae_jax.train.optimizers import Optimizer
 
 
 @flax.struct.dataclass
@@ -28,48 +30,10 @@ class TrainState:
     opt_state: optax.OptState
 
 
-def warmup_schedule(
-    learning_rate: float, warmup_steps: int, decay_from: int = 0
-) -> optax.Schedule:
-    """Linear from learning_rate / warmup_steps at step 0, then constant.
-
-    With `decay_from`, from that step on learning_rate * sqrt(decay_from / step): the
-    inverse square root schedule of EDM2 (Karras et al. 2024, arXiv 2312.02696).
-    """
-
-    def schedule(step):
-        rate = learning_rate * jnp.minimum((step + 1) / max(warmup_steps, 1), 1.0)
-        if decay_from:
-            rate = rate * jax.lax.rsqrt(jnp.maximum(step / decay_from, 1.0))
-        return rate
-
-    return schedule
-
-
-def adam(
-    learning_rate: optax.ScalarOrSchedule,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    epsilon: float = 1e-8,
-    clip_norm: float = 1.0,
-    weight_decay: float = 0.0,
-) -> optax.GradientTransformation:
-    """Adam (Kingma & Ba 2015) behind a limit on the global norm of the gradient.
-
-    With `weight_decay` AdamW (Loshchilov & Hutter 2019), on all parameters.
-    """
-    moments = {"b1": b1, "b2": b2, "eps": epsilon}
-    if weight_decay:
-        rule = optax.adamw(learning_rate, **moments, weight_decay=weight_decay)
-    else:
-        rule = optax.adam(learning_rate, **moments)
-    return optax.chain(optax.clip_by_global_norm(clip_norm), rule)
-
-
 def ema_decay(step: Int[Array, ""], cap: float, warmup: bool) -> Float[Array, ""]:
     """Decay of the EMA update after optimiser step `step` (counted from 0).
 
-    With warm-up 1 - (1 + step)^(-2/3), at most `cap`: the law of the ema_pytorch
+    With warm-up 1 - (1 + step)^(-2/3), at most `cap`: as in the ema_pytorch
     package, which the published weights went through. Step 0 copies the parameters.
     """
     if not warmup:
@@ -79,14 +43,14 @@ def ema_decay(step: Int[Array, ""], cap: float, warmup: bool) -> Float[Array, ""
 
 def create(
     denoiser: Denoiser,
-    optimizer: optax.GradientTransformation,
+    optimizer: Optimizer,
     image_shape: Sequence[int],
 ) -> Callable[[PRNGKeyArray], TrainState]:
     """Returns the function key -> state before the first step, for use inside jit."""
     return lambda key: first_state(denoiser.init(key, image_shape), optimizer)
 
 
-def first_state(params: dict, optimizer: optax.GradientTransformation) -> TrainState:
+def first_state(params: dict, optimizer: Optimizer) -> TrainState:
     """The state before the first step, from initial parameters."""
     # A copy: donation would free an aliased buffer twice.
     ema = jax.tree.map(jnp.copy, params)
@@ -101,14 +65,30 @@ def initial_parameters(
     No device ever holds a whole tree that is to be sharded.
     """
     leaves, structure = jax.tree.flatten(shardings)
-    return _draw(denoiser, tuple(image_shape), tuple(leaves), structure)(key)
+    return _draw(key, denoiser, tuple(image_shape), tuple(leaves), structure)
 
 
 # Compiling this takes seconds: pre-training and the untrained baseline share it.
-@functools.cache
-def _draw(denoiser, image_shape, leaves, structure):
-    return jax.jit(
-        lambda key: denoiser.init(key, image_shape),
-        out_shardings=jax.tree.unflatten(structure, leaves),
-        compiler_options=compiler.options_for_one_call(),
+@compiler.jit(once=True, static_argnums=(1, 2, 3, 4))
+def _draw(key, denoiser, image_shape, leaves, structure):
+    params = denoiser.init(key, image_shape)
+    return parallel.constrain(params, jax.tree.unflatten(structure, leaves))
+
+
+@compiler.jit(once=True, static_argnames=("optimizer", "mesh"))
+def placed_first_state(params: dict, optimizer: Optimizer, mesh: Mesh) -> TrainState:
+    """`first_state` on the mesh, sharded as it is trained."""
+    state = first_state(params, optimizer)
+    return parallel.constrain(state, parallel.state_shardings(mesh, state))
+
+
+def abstract(init: Callable[..., Any], mesh: Mesh, *arguments: Any) -> Any:
+    """The shapes of init(*arguments), with the shardings that a state has on a mesh."""
+    shapes = jax.eval_shape(init, *arguments)
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=sharding
+        ),
+        shapes,
+        parallel.state_shardings(mesh, shapes),
     )

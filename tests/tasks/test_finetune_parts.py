@@ -21,7 +21,8 @@ from ddae_jax.models.unet import UNet
 from ddae_jax.models.uvit import UViT
 from ddae_jax.tasks.finetune import depths, mixing
 from ddae_jax.tasks.finetune.classifier import Classifier, complete, select
-from ddae_jax.tasks.finetune.step import adamw, layer_factors, warmup_cosine
+from ddae_jax.tasks.finetune.step import adamw, layer_factors
+from ddae_jax.train.optimizers import WarmupCosine
 
 CONV = {"image_channels": 1, "channels": 32, "channel_multipliers": (1, 1)}
 CONV |= {"attention": (False, True), "blocks": 1, "dropout": 0.0}
@@ -154,12 +155,12 @@ def test_adamw_with_rates_by_layer_matches_numpy():
 
 
 def test_the_rate_warms_up_and_falls_to_zero():
-    schedule = warmup_cosine(2.0, 4, 12)
+    schedule = WarmupCosine(2.0, 4, 12)
     rates = [float(schedule(jnp.int32(step))) for step in range(12)]
     np.testing.assert_allclose(rates[:5], [0.5, 1, 1.5, 2, 2], rtol=1e-6)
     falling = 1 + np.cos(np.pi * np.arange(8) / 8)
     np.testing.assert_allclose(rates[4:], falling, rtol=1e-5)
-    assert float(warmup_cosine(1.0, 0, 3)(jnp.int32(0))) == 1
+    assert float(WarmupCosine(1.0, 0, 3)(jnp.int32(0))) == 1
 
 
 def batch(count=5, height=6, width=4, classes=3):

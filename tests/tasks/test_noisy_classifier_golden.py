@@ -8,9 +8,9 @@ import numpy as np
 
 from ddae_jax.diffusion.ddpm import DDPM
 from ddae_jax.tasks.noisy_classifier.classifier import (
+    SGD,
     ClassifierState,
     NoisyClassifier,
-    sgd,
     update,
 )
 from tests.tools import golden_values, wideresnet_golden
@@ -19,14 +19,14 @@ from tests.tools import golden_values, wideresnet_golden
 def test_training_follows_the_published_optimiser():
     network, params, arrays = wideresnet_golden.load()
     classifier = NoisyClassifier("golden", network, DDPM())
-    optimizer = sgd(lambda step: 0.1, 0.9, 5e-4, classifier.mask)
+    optimizer = SGD(lambda step: 0.1, 0.9, 5e-4, network)
     state = ClassifierState(jnp.int32(0), params, optimizer.init(params))
     step = jax.jit(functools.partial(update, classifier, optimizer))
     images = golden_values.nhwc(arrays["in/images"])
     losses = []
     for _ in range(3):
         state, metrics = step(state, images, arrays["in/time"], arrays["in/labels"])
-        losses.append(metrics["loss"])
+        losses.append(metrics["loss"].compute())
     np.testing.assert_allclose(losses, arrays["out/losses"], rtol=1e-5)
     np.testing.assert_array_equal(
         state.params["fourier"]["frequencies"], arrays["out/frequencies"]

@@ -104,3 +104,11 @@ def assert_same_state(one: dict, other: dict) -> None:
     assert one.keys() == other.keys()
     for name in one:
         np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+TIMES = {"time", "seconds", "seconds_per_step", "images_per_second", "peak_share"}
+
+
+def without_times(rows: list[dict]) -> list[dict]:
+    """Rows of metrics, without what differs between equal runs."""
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]

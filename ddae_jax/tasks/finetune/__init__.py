@@ -31,21 +31,26 @@ from ddae_jax.experiment.cell import Cell
 from ddae_jax.experiment.common import Trained
 from ddae_jax.models import NETWORKS
 from ddae_jax.report import outcome
-from ddae_jax.runtime import log, parallel
+from ddae_jax.runtime import checkpoint, log, parallel
 from ddae_jax.runtime.random import stream
 from ddae_jax.settings.fields import declared
 from ddae_jax.tasks.finetune import classifier as classifiers
-from ddae_jax.tasks.finetune import depths, loop
+from ddae_jax.tasks.finetune import depths
 from ddae_jax.tasks.finetune import saved as finetune_saved
 from ddae_jax.tasks.finetune import shown as finetune_outcome
 from ddae_jax.tasks.finetune.classifier import Classifier
 from ddae_jax.tasks.finetune.mixing import Mixing
 from ddae_jax.tasks.finetune.step import (
     FinetuneStep,
+    Finetuning,
     adamw,
     layer_factors,
-    warmup_cosine,
 )
+from ddae_jax.train import loop
+from ddae_jax.train.feed import Feed
+from ddae_jax.train.optimizers import WarmupCosine
+from ddae_jax.train.plan import At, Hook, Measured, Plan, steps_of_epochs
+from ddae_jax.train.state import TrainState
 
 _SAID_OTHERWISE = (
     "output",
@@ -55,6 +60,7 @@ _SAID_OTHERWISE = (
     "train_count",
     "test_count",
     "from_scratch",
+    "steps_per_dispatch",
 )
 
 
@@ -86,15 +92,10 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     folder = workdir / settings.output
     saved = finetune_saved.settings(config, trained, cell, train)
     finetune_saved.claim(folder, saved)
-    plan = loop.Plan(
-        train,
-        settings.batch_size,
-        settings.epochs,
-        settings.eval_every,
-        config.seed,
-        config.data.threads,
+    feed = Feed(
+        train, settings.batch_size, config.seed, trained.mesh, config.data.threads
     )
-    state = _fit(config, folder, trained, classifier, layers, plan, test)
+    state = _fit(config, folder, trained, classifier, layers, feed, test)
     finetune_saved.write(folder, parallel.on_host(state.ema))
     if jax.process_index() != 0:
         return
@@ -203,55 +204,84 @@ def _fit(
     trained: Trained,
     classifier: Classifier,
     layers: dict[str, int],
-    plan: loop.Plan,
+    feed: Feed,
     test: Source,
-):
-    settings, mesh = config.finetune, trained.mesh
-    schedule = warmup_cosine(
-        settings.learning_rate,
-        plan.steps_after(settings.warmup_epochs),
-        plan.steps_after(plan.epochs),
-    )
-    optimizer = adamw(
-        schedule,
-        settings.weight_decay,
-        settings.clip_norm,
-        layer_factors(layers, _layer_decay(config)),
-    )
-    flip, crop = _augmentation(config)
-    recipe = FinetuneStep(
-        classifier,
-        optimizer,
-        len(plan.source.class_names),
-        settings.ema_decay,
-        flip,
-        crop,
-        Mixing(settings.mixup, settings.cutmix),
-        settings.label_smoothing,
-    )
+) -> TrainState:
+    settings = config.finetune
+    marks = _marks(config, feed)
+    steps = max(marks)
+    network = classifiers.select(trained.params, tuple(layers))
+    recipe = _recipe(config, classifier, layers, feed, steps)
     test_key = stream(config.seed, "finetune/test_noise")
     accuracy = classifiers.accuracy_function(
-        classifier, trained.autoencoder, test, mesh, plan.batch_size, test_key
+        classifier, trained.autoencoder, test, feed.mesh, feed.batch_size, test_key
     )
-    network = classifiers.select(trained.params, tuple(layers))
+
+    def measure(state, step):
+        numbers = {
+            "epoch": marks[step],
+            "test_accuracy": accuracy(state.ema),
+            "test_accuracy_raw": accuracy(state.params),
+        }
+        return Measured(numbers)
+
+    when = At(tuple(marks))
+    plan = Plan(
+        title=settings.output,
+        steps=steps,
+        batch_size=feed.batch_size,
+        steps_per_dispatch=settings.steps_per_dispatch,
+        log=when,
+        checkpoint=when,
+        keep=checkpoint.Keep(latest=2, best=False),
+        lower="config.finetune.learning_rate",
+    )
     logging.info(
         "%s: %d of the network's parameter arrays reach %s; %d images, %d steps",
         settings.output,
         len(layers),
         classifier.tap,
-        len(plan.source),
-        plan.steps_after(plan.epochs),
+        len(feed.source),
+        steps,
     )
-    return loop.fit(
-        folder,
-        recipe,
-        plan,
-        mesh,
-        network,
-        trained.autoencoder,
-        accuracy,
-        schedule,
-        stream(config.seed, "finetune/fit"),
+    trainer = Finetuning(recipe, feed, network, trained.autoencoder)
+    return loop.fit(folder, trainer, plan, (Hook(when, measure),))
+
+
+def _marks(config: ConfigDict, feed: Feed) -> dict[int, int]:
+    """Step -> epoch, of every measurement, ascending; the last is the end."""
+    epochs, every = config.finetune.epochs, config.finetune.eval_every
+    return {
+        steps_of_epochs(epoch, len(feed.source), feed.batch_size): epoch
+        for epoch in (*range(every, epochs, every), epochs)
+    }
+
+
+def _recipe(
+    config: ConfigDict,
+    classifier: Classifier,
+    layers: dict[str, int],
+    feed: Feed,
+    steps: int,
+) -> FinetuneStep:
+    settings = config.finetune
+    warmup = steps_of_epochs(settings.warmup_epochs, len(feed.source), feed.batch_size)
+    optimizer = adamw(
+        WarmupCosine(settings.learning_rate, warmup, steps),
+        settings.weight_decay,
+        settings.clip_norm,
+        layer_factors(layers, _layer_decay(config)),
+    )
+    flip, crop = _augmentation(config)
+    return FinetuneStep(
+        classifier,
+        optimizer,
+        len(feed.source.class_names),
+        settings.ema_decay,
+        flip,
+        crop,
+        Mixing(settings.mixup, settings.cutmix),
+        settings.label_smoothing,
     )
 
 

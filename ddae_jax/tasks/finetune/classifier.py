@@ -142,14 +142,16 @@ def accuracy_function(
     Image i sees the noise of (key, i), so that batch size and devices do not matter.
     Compiled once for all parameters.
     """
-    count = jax.jit(
-        classifier.count_correct, compiler_options=compiler.compiler_options()
-    )
 
     def accuracy(params):
         total = 0
         for batch in evaluation_inputs(source, mesh, batch_size):
-            total += count(params, autoencoder, *batch, key)
+            total += _count_correct(classifier, params, autoencoder, *batch, key)
         return int(parallel.on_host(total)) / len(source)
 
     return accuracy
+
+
+@compiler.jit(static_argnames=("classifier",))
+def _count_correct(classifier, *arguments):
+    return classifier.count_correct(*arguments)

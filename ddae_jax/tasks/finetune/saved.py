@@ -18,9 +18,11 @@ from ddae_jax.experiment.cell import Cell
 from ddae_jax.experiment.common import Trained
 from ddae_jax.features.cache import model_identity
 from ddae_jax.tasks.finetune import classifier, depths
+from ddae_jax.train import folders
 from ddae_jax.weights import folder as weights_folder
 
-FILE = "settings.json"
+FILE = folders.SETTINGS
+_NOT_OF_THE_RESULT = ("output", "steps_per_dispatch")
 
 
 def check_name(output: str) -> None:
@@ -42,7 +44,7 @@ def settings(config: ConfigDict, trained: Trained, cell: Cell, train: Source) ->
     ours = {
         f"finetune.{name}": value
         for name, value in config.finetune.to_dict().items()
-        if name != "output"
+        if name not in _NOT_OF_THE_RESULT
     }
     content = {
         **ours,
@@ -67,27 +69,32 @@ def settings(config: ConfigDict, trained: Trained, cell: Cell, train: Source) ->
 def claim(folder: pathlib.Path, wanted: dict) -> None:
     """Makes `folder` the one of a run with these settings.
 
+    A run that diverged makes way for one with other settings.
+
     Raises:
       UserError: another run has it.
     """
-    try:
-        found = common.read_json(folder, FILE)
-    except FileNotFoundError:
+    found = folders.find_settings(folder)
+    if found is None:
         if (folder / "checkpoints").is_dir():
             raise UserError(
                 f"{folder}: has checkpoints but no {FILE}; delete the folder, or name "
                 "another --config.finetune.output"
-            ) from None
-        folder.mkdir(parents=True, exist_ok=True)
-        common.write_json(folder, FILE, wanted)
+            )
+        folders.write_settings(folder, wanted)
         return
     different = [key for key in wanted if found.get(key) != wanted[key]]
-    if different:
-        key = different[0]
-        raise UserError(
-            f"{folder} is of a run with {key}={found.get(key)!r}, not {wanted[key]!r}; "
-            "name another --config.finetune.output, or delete the folder"
-        )
+    if not different:
+        return
+    if folders.has_diverged(folder):
+        folders.clear(folder)
+        folders.write_settings(folder, wanted)
+        return
+    key = different[0]
+    raise UserError(
+        f"{folder} is of a run with {key}={found.get(key)!r}, not {wanted[key]!r}; "
+        "name another --config.finetune.output, or delete the folder"
+    )
 
 
 def write(folder: pathlib.Path, params: dict) -> None:

@@ -1,33 +1,27 @@
-"""The optimiser of fine-tuning and one step of it, as pure functions."""
+"""The optimiser of fine-tuning, one step of it, and the trainer of such steps."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+from clu.metrics import Average
+from jaxtyping import PRNGKeyArray
 
 from ddae_jax.data import augment
 from ddae_jax.heads import linear
+from ddae_jax.runtime import compiler, parallel
+from ddae_jax.runtime.random import stream
 from ddae_jax.tasks.finetune.classifier import Classifier
 from ddae_jax.tasks.finetune.mixing import Mixing, smooth_targets
+from ddae_jax.train import optimizers
+from ddae_jax.train import state as train_state
+from ddae_jax.train.feed import Batch, Feed, Steps, each
+from ddae_jax.train.optimizers import FromOptax, Optimizer, Schedule
 from ddae_jax.train.state import TrainState, ema_decay
-
-
-def warmup_cosine(
-    learning_rate: float, warmup_steps: int, steps: int
-) -> Callable[[Int[Array, ""]], Float[Array, ""]]:
-    """Linear from learning_rate / warmup_steps at step 0, then a half cosine to 0."""
-
-    def schedule(step):
-        rising = (step + 1) / max(warmup_steps, 1)
-        done = (step - warmup_steps) / max(steps - warmup_steps, 1)
-        falling = 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(done, 0, 1)))
-        return learning_rate * jnp.where(step < warmup_steps, rising, falling)
-
-    return schedule
+from ddae_jax.train.window import Metrics, single
 
 
 def layer_factors(depths: Mapping[str, int], decay: float) -> dict:
@@ -56,20 +50,43 @@ def decayed(params: dict) -> dict:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class AdamW(FromOptax):
+    """AdamW (arXiv 1711.05101) after gradient clipping, with rates by layer.
+
+    Attributes:
+      schedule: of the learning rate.
+      weight_decay: of the kernels.
+      clip_norm: largest global norm of the gradient.
+      factors: of the learning rate, "/"-joined path of a parameter -> factor, as pairs.
+    """
+
+    schedule: Schedule
+    weight_decay: float
+    clip_norm: float
+    factors: tuple[tuple[str, float], ...]
+
+    def rule(self) -> optax.GradientTransformation:
+        """optax's."""
+        factors = flax.traverse_util.unflatten_dict(dict(self.factors), sep="/")
+        by_layer = optax.stateless(
+            lambda updates, params: jax.tree.map(jnp.multiply, updates, factors)
+        )
+        return optax.chain(
+            optax.clip_by_global_norm(self.clip_norm),
+            optax.scale_by_adam(),
+            optax.add_decayed_weights(self.weight_decay, mask=decayed),
+            by_layer,
+            optax.scale_by_learning_rate(self.schedule),
+        )
+
+
 def adamw(
-    schedule: optax.Schedule, weight_decay: float, clip_norm: float, factors: dict
-) -> optax.GradientTransformation:
-    """AdamW (arXiv 1711.05101) behind a limit on the gradient, with rates by layer."""
-    by_layer = optax.stateless(
-        lambda updates, params: jax.tree.map(jnp.multiply, updates, factors)
-    )
-    return optax.chain(
-        optax.clip_by_global_norm(clip_norm),
-        optax.scale_by_adam(),
-        optax.add_decayed_weights(weight_decay, mask=decayed),
-        by_layer,
-        optax.scale_by_learning_rate(schedule),
-    )
+    schedule: Schedule, weight_decay: float, clip_norm: float, factors: dict
+) -> AdamW:
+    """`AdamW` of the tree that `layer_factors` gives."""
+    flat = flax.traverse_util.flatten_dict(factors, sep="/")
+    return AdamW(schedule, weight_decay, clip_norm, tuple(flat.items()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +95,7 @@ class FinetuneStep:
 
     Attributes:
       classifier: what is trained.
-      optimizer: `adamw`.
+      optimizer: such as `adamw` gives.
       class_count: of the labels.
       ema_cap: largest decay of the EMA, which warms up as in pre-training.
       flip: mirror images at random.
@@ -88,7 +105,7 @@ class FinetuneStep:
     """
 
     classifier: Classifier
-    optimizer: optax.GradientTransformation
+    optimizer: Optimizer
     class_count: int
     ema_cap: float = 0.9999
     flip: bool = False
@@ -117,18 +134,16 @@ class FinetuneStep:
         self,
         state: TrainState,
         autoencoder: dict | None,
-        images: UInt8[Array, "batch height width channels"],
-        labels: Int[Array, "batch"],
+        batch: Batch,
         key: PRNGKeyArray,
-    ) -> tuple[TrainState, dict[str, Array]]:
+    ) -> tuple[TrainState, Metrics]:
         """Augments, mixes and adds noise by (key, place of the image), then optimises.
 
         Every batch gets fresh noise. Returns the state, and the loss and the gradient's
         norm before the step.
         """
         flip, crop, noise, mix, dropout = jax.random.split(key, 5)
-        batch = len(images)
-        positions = state.step * batch + jnp.arange(batch)
+        images, labels, positions = batch.images, batch.labels, batch.positions
         if self.flip:
             images = augment.random_flip(augment.example_keys(flip, positions), images)
         if self.crop:
@@ -143,9 +158,10 @@ class FinetuneStep:
 
         def mean_loss(params):
             logits = self.classifier.logits(params, autoencoder, x0, noise, dropout)
-            return optax.softmax_cross_entropy(logits, targets).mean()
+            losses = optax.softmax_cross_entropy(logits, targets)
+            return losses.mean(), losses
 
-        loss, gradient = jax.value_and_grad(mean_loss)(state.params)
+        gradient, losses = jax.grad(mean_loss, has_aux=True)(state.params)
         updates, opt_state = self.optimizer.update(
             gradient, state.opt_state, state.params
         )
@@ -155,5 +171,67 @@ class FinetuneStep:
         ema = jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), state.ema, params)
         network = self.classifier.denoiser.network
         params = params | {"network": network.project(params["network"])}
-        metrics = {"loss": loss, "gradient_norm": optax.global_norm(gradient)}
+        metrics = {
+            "loss": Average.from_model_output(losses),
+            "gradient_norm": single(optax.global_norm(gradient)),
+        }
         return TrainState(state.step + 1, params, ema, opt_state), metrics
+
+
+class Finetuning:
+    """Fine-tuning as a `loop.Trainer`.
+
+    Attributes:
+      recipe: of one step.
+      feed: the labelled images.
+      network: initial parameters that the tap depends on, on the mesh.
+      autoencoder: of a denoiser of latents.
+    """
+
+    def __init__(
+        self, recipe: FinetuneStep, feed: Feed, network: dict, autoencoder: dict | None
+    ):
+        self.recipe, self.feed = recipe, feed
+        self.network, self.autoencoder = network, autoencoder
+        key = stream(feed.seed, "finetune/fit")
+        self._init_key, self._draws = jax.random.split(key)
+
+    def create(self) -> TrainState:
+        """The network as it was trained, under a head of random values."""
+        feed = self.feed
+        shape = tuple(feed.source.image_shape)
+        return _create(self.recipe, feed.mesh, shape, self.network, self._init_key)
+
+    def abstract(self) -> TrainState:
+        """Shapes and shardings of the state."""
+
+        def init(network, key):
+            return self.recipe.create(network, key, self.feed.source.image_shape)
+
+        arguments = (self.network, self._init_key)
+        return train_state.abstract(init, self.feed.mesh, *arguments)
+
+    def dispatch(
+        self, state: TrainState, step: int, count: int
+    ) -> tuple[TrainState, Metrics]:
+        """Makes `count` steps in one program."""
+        steps = self.feed.steps(step, count)
+        return _run(self.recipe, state, self.autoencoder, steps, self._draws)
+
+    def learning_rate(self, step: int) -> float:
+        """The head's."""
+        return optimizers.rate_at(self.recipe.optimizer, step)
+
+    def flops(self) -> None:
+        """Not counted."""
+
+
+@compiler.jit(once=True, static_argnames=("recipe", "mesh", "shape"))
+def _create(recipe, mesh, shape, network, key):
+    state = recipe.create(network, key, shape)
+    return parallel.constrain(state, parallel.state_shardings(mesh, state))
+
+
+@compiler.jit(static_argnames=("recipe",), donate_argnames=("state",))
+def _run(recipe, state, autoencoder, steps: Steps, key):
+    return each(lambda s, batch: recipe(s, autoencoder, batch, key), state, steps)

@@ -1,10 +1,10 @@
 """Classifiers of noisy images: a head on frozen features, a network from scratch."""
 
 import dataclasses
+import json
 import pathlib
 from collections.abc import Mapping
 
-import optax
 from absl import logging
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -24,12 +24,15 @@ from ddae_jax.settings import schema
 from ddae_jax.settings.fields import unknown
 from ddae_jax.tasks.noisy_classifier import result as noisy_classifier_result
 from ddae_jax.tasks.noisy_classifier.classifier import (
+    SGD,
+    CosineAfterWarmup,
     NoisyClassifier,
-    cosine_after_warmup,
-    sgd,
 )
 from ddae_jax.tasks.noisy_classifier.training import Training
 from ddae_jax.tasks.probe.grid import resolve_times
+from ddae_jax.train import folders
+from ddae_jax.train.optimizers import Adam
+from ddae_jax.train.plan import steps_of_epochs
 
 # Of the UNet with 12 taps or more (reference/ddae.md).
 _PUBLISHED_TAPS = {"ddpm": "out_6", "edm": "out_7"}
@@ -95,8 +98,9 @@ def _train_and_test(workdir, kind, job, train, test, times, config) -> None:
         count = training.classifier.parameter_count(shape)
     except UserError as error:
         raise UserError(f"config.noisy_classifier.tap: {error}") from error
-    folder.mkdir(parents=True, exist_ok=True)
-    common.write_json(folder, "settings.json", dict(job.determined_by))
+    if different_fields(folder, job.determined_by):  # of a training that diverged
+        folders.clear(folder)
+    folders.write_settings(folder, job.determined_by)
     logging.info(
         "noisy_classifier: %s, %.3f M trained parameters, %d steps",
         name,
@@ -194,20 +198,32 @@ def choose_tap(
 
 
 def check_settings(folder: pathlib.Path, wanted: Mapping[str, object]) -> None:
-    """Raises a UserError where `folder` was trained with other settings."""
-    try:
-        found = common.read_json(folder, "settings.json")
-    except FileNotFoundError:
-        return
-    except ValueError as error:
-        raise UserError(f"{folder / 'settings.json'}: not JSON: {error}") from error
-    for field, value in wanted.items():
-        value = list(value) if isinstance(value, tuple) else value
-        if field not in found or found[field] != value:
-            raise UserError(
-                f"config.{field}: {folder} was trained with {found.get(field)!r}, not "
-                f"{value!r}; delete that folder to train anew, or give the old value"
-            )
+    """Raises a UserError where `folder` was trained with other settings.
+
+    A training that diverged makes way for one with other settings.
+    """
+    different = different_fields(folder, wanted)
+    if different and not folders.has_diverged(folder):
+        field, (old, new) = next(iter(different.items()))
+        raise UserError(
+            f"config.{field}: {folder} was trained with {old!r}, not {new!r}; delete "
+            "that folder to train anew, or give the old value"
+        )
+
+
+def different_fields(
+    folder: pathlib.Path, wanted: Mapping[str, object]
+) -> dict[str, tuple[object, object]]:
+    """Name -> what `folder` was trained with and what is wanted, where they differ."""
+    found = folders.find_settings(folder)
+    if found is None:
+        return {}
+    as_json = json.loads(json.dumps(dict(wanted)))
+    return {
+        field: (found.get(field), value)
+        for field, value in as_json.items()
+        if field not in found or found[field] != value
+    }
 
 
 def _features(config, workdir, train, mesh) -> Job:
@@ -215,7 +231,7 @@ def _features(config, workdir, train, mesh) -> Job:
     common.check_images(trained, train)
     tap, chosen_by = choose_tap(config, workdir, trained.denoiser)
     recipe = config.noisy_classifier.features
-    schedule = cosine_after_warmup(
+    schedule = CosineAfterWarmup(
         recipe.learning_rate, recipe.epochs, 0, recipe.batch_size, len(train)
     )
     classifier = NoisyClassifier(
@@ -243,7 +259,7 @@ def _features(config, workdir, train, mesh) -> Job:
         "checkpoint.weights": model_identity(classifier.encode, trained.variables),
     }
     training = _training(
-        config, "features", classifier, optax.adam(schedule), mesh, len(train)
+        config, "features", classifier, Adam(schedule, clip_norm=None), mesh, len(train)
     )
     return Job(training, trained.variables, facts, determined_by)
 
@@ -257,14 +273,14 @@ def _wide_resnet(config, workdir, train, mesh) -> Job:
     except UserError as error:
         raise UserError(f"config.noisy_classifier.wide_resnet: {error}") from error
     classifier = NoisyClassifier(network.title, network, schema.process(config))
-    schedule = cosine_after_warmup(
+    schedule = CosineAfterWarmup(
         recipe.learning_rate,
         recipe.epochs,
         recipe.warmup_epochs,
         recipe.batch_size,
         len(train),
     )
-    optimizer = sgd(schedule, recipe.momentum, recipe.weight_decay, classifier.mask)
+    optimizer = SGD(schedule, recipe.momentum, recipe.weight_decay, network)
     facts = {
         "depth": recipe.depth,
         "widen": recipe.widen,
@@ -316,7 +332,7 @@ def _training(config, kind, classifier, optimizer, mesh: Mesh, count) -> Trainin
         optimizer,
         mesh,
         # Every image is seen `epochs` times at least: the last batch runs over.
-        steps=-(-recipe.epochs * count // recipe.batch_size),
+        steps=steps_of_epochs(recipe.epochs, count, recipe.batch_size),
         batch_size=recipe.batch_size,
         flip=flip,
         crop=crop,
@@ -325,4 +341,5 @@ def _training(config, kind, classifier, optimizer, mesh: Mesh, count) -> Trainin
         threads=config.data.threads,
         log_every=settings.log_every,
         checkpoint_every=settings.checkpoint_every,
+        steps_per_dispatch=settings.steps_per_dispatch,
     )

@@ -1,25 +1,28 @@
 """Classifiers of noisy images: what of them is fixed, what is trained, by what rule."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from clu.metrics import Average
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from ddae_jax.diffusion.process import Process
+from ddae_jax.features.encode import Encode
 from ddae_jax.models.base import Trainable
+from ddae_jax.train.optimizers import FromOptax, Optimizer, Schedule
+from ddae_jax.train.window import Metrics
 
 Images = Float[Array, "batch height width channels"]
 Times = Float[Array, "batch"]
-Encode = Callable[[dict, Images, Images, Times], Mapping[str, Array]]
 
 
 @dataclasses.dataclass(frozen=True)
 class NoisyClassifier:
-    """A network behind a fixed view of the noisy image.
+    """A network on top of a fixed view of the noisy image.
 
     Attributes:
       name: in results.
@@ -44,6 +47,12 @@ class NoisyClassifier:
         if self.encode is None:
             return self.process.classifier_condition(time)
         return self.process.head_condition(time)
+
+    def noise_shape(self, image_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the noise that one image of `image_shape` takes."""
+        if self.encode is None:
+            return tuple(image_shape)
+        return tuple(self.encode.noise_shape(image_shape))
 
     def inputs(self, fixed: dict, x0: Images, noise: Images, time: Times) -> Array:
         """What the network sees.
@@ -97,51 +106,60 @@ class ClassifierState:
     opt_state: optax.OptState
 
 
-def cosine_after_warmup(
-    learning_rate: float,
-    epochs: int,
-    warmup_epochs: int,
-    batch_size: int,
-    count: int,
-) -> optax.Schedule:
+@dataclasses.dataclass(frozen=True)
+class CosineAfterWarmup:
     """Schedule over optimiser steps that moves once an epoch.
 
     Linear to `learning_rate` over the warm-up epochs, the first of which has 1/warm-up
-    of it; then the half cosine that ends at 0 behind the last epoch, scaled to meet
+    of it; then the half cosine that ends at 0 after the last epoch, scaled to meet
     the warm-up: what PyTorch's CosineAnnealingLR makes of it in the published code.
-    A batch belongs to the epoch of its first image.
+    A batch belongs to the epoch of its first image, of `count`.
     """
-    peak = 1 + jnp.cos(jnp.pi * max(warmup_epochs - 1, 0) / epochs)
 
-    def schedule(step):
-        epoch = step * batch_size // count
-        rising = (epoch + 1) / max(warmup_epochs, 1)
+    learning_rate: float
+    epochs: int
+    warmup_epochs: int
+    batch_size: int
+    count: int
+
+    def __call__(self, step: Int[Array, ""] | int) -> Float[Array, ""]:
+        """The rate of a step."""
+        epochs, warmup = self.epochs, self.warmup_epochs
+        peak = 1 + jnp.cos(jnp.pi * max(warmup - 1, 0) / epochs)
+        epoch = step * self.batch_size // self.count
+        rising = (epoch + 1) / max(warmup, 1)
         falling = (1 + jnp.cos(jnp.pi * epoch / epochs)) / peak
-        return learning_rate * jnp.where(epoch < warmup_epochs, rising, falling)
-
-    return schedule
+        return self.learning_rate * jnp.where(epoch < warmup, rising, falling)
 
 
-def sgd(
-    schedule: optax.Schedule,
-    momentum: float,
-    weight_decay: float,
-    mask: Callable[[dict], dict] | None = None,
-) -> optax.GradientTransformation:
-    """PyTorch's SGD: the decay, l2 on every parameter, goes through the momentum.
+@dataclasses.dataclass(frozen=True)
+class SGD(FromOptax):
+    """PyTorch's: the decay, l2 on every parameter, goes through the momentum.
 
-    Args:
-      mask: params -> tree of whether a parameter decays.
+    Attributes:
+      schedule: of the learning rate.
+      momentum: 0 for none.
+      weight_decay: l2.
+      network: tells which parameters may change, and so decay; None: all of them.
     """
-    return optax.chain(
-        optax.add_decayed_weights(weight_decay, mask),
-        optax.sgd(schedule, momentum=momentum or None),
-    )
+
+    schedule: Schedule
+    momentum: float
+    weight_decay: float
+    network: Trainable | None = None
+
+    def rule(self) -> optax.GradientTransformation:
+        """optax's."""
+        mask = None if self.network is None else self.network.trainable
+        return optax.chain(
+            optax.add_decayed_weights(self.weight_decay, mask),
+            optax.sgd(self.schedule, momentum=self.momentum or None),
+        )
 
 
 def create(
     classifier: NoisyClassifier,
-    optimizer: optax.GradientTransformation,
+    optimizer: Optimizer,
     input_shape: tuple[int, ...],
 ) -> Callable[[PRNGKeyArray], ClassifierState]:
     """Returns the function key -> state before the first step, for use inside jit."""
@@ -155,12 +173,12 @@ def create(
 
 def update(
     classifier: NoisyClassifier,
-    optimizer: optax.GradientTransformation,
+    optimizer: Optimizer,
     state: ClassifierState,
     inputs: Array,
     condition: Times,
     labels: Int[Array, "batch"],
-) -> tuple[ClassifierState, dict[str, Float[Array, ""]]]:
+) -> tuple[ClassifierState, Metrics]:
     """One optimiser step on the mean cross-entropy.
 
     Returns the state, and the metrics "loss" and "accuracy" of the parameters before.
@@ -169,14 +187,15 @@ def update(
     def mean_loss(params):
         logits = classifier.logits(params, inputs, condition)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        return losses.mean(), (logits.argmax(-1) == labels).mean()
+        return losses.mean(), (losses, logits.argmax(-1) == labels)
 
-    (loss, accuracy), gradient = jax.value_and_grad(mean_loss, has_aux=True)(
-        state.params
-    )
+    gradient, (losses, right) = jax.grad(mean_loss, has_aux=True)(state.params)
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    metrics = {"loss": loss, "accuracy": accuracy}
+    metrics = {
+        "loss": Average.from_model_output(losses),
+        "accuracy": Average.from_model_output(right.astype(jnp.float32)),
+    }
     return ClassifierState(state.step + 1, params, opt_state), metrics
 
 

@@ -1,26 +1,27 @@
 """Trains and tests one classifier of noisy images: resumable, split over devices."""
 
 import dataclasses
-import functools
 import pathlib
-import time as clock
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh
 
-from ddae_jax.data import augment, batches
 from ddae_jax.data.source import Source
-from ddae_jax.features.encode import evaluation_inputs, example_noise
-from ddae_jax.runtime import checkpoint, compiler, log, parallel
+from ddae_jax.features.augmented import augmented_and_noise
+from ddae_jax.features.encode import clean_and_noise, evaluation_inputs
+from ddae_jax.runtime import checkpoint, compiler, parallel
 from ddae_jax.runtime.random import stream
 from ddae_jax.tasks.noisy_classifier import classifier as heads
 from ddae_jax.tasks.noisy_classifier.classifier import ClassifierState, NoisyClassifier
-from ddae_jax.tasks.probe.adam import training_inputs
-from ddae_jax.train.loop import Diverged
+from ddae_jax.train import loop, optimizers
+from ddae_jax.train import state as train_state
+from ddae_jax.train.feed import Feed
+from ddae_jax.train.optimizers import Optimizer
+from ddae_jax.train.plan import Every, Plan
+from ddae_jax.train.window import Metrics, stacked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +45,11 @@ class Training:
       threads: that decode training images which are not in memory.
       log_every: steps between lines of metrics.
       checkpoint_every: steps between checkpoints; there is one at the end, too.
+      steps_per_dispatch: between looks at signals.
     """
 
     classifier: NoisyClassifier
-    optimizer: optax.GradientTransformation
+    optimizer: Optimizer
     mesh: Mesh
     steps: int
     batch_size: int
@@ -58,78 +60,26 @@ class Training:
     threads: int = 8
     log_every: int = 50
     checkpoint_every: int = 1000
+    steps_per_dispatch: int = 1
 
     def fit(self, folder: pathlib.Path, fixed: dict, source: Source) -> ClassifierState:
-        """Trains to `steps`, from the latest checkpoint of `folder` on.
-
-        Writes checkpoints, metrics.jsonl and events into `folder`.
+        """Trains to `steps`, from the latest checkpoint of `folder` on: `loop.fit`.
 
         Args:
-          fixed: parameters of the classifier's `encode`, replicated over the mesh.
-
-        Raises:
-          Diverged: the loss is not finite; names the step. The last good checkpoint
-            stays.
+          fixed: parameters of the classifier's `encode`, on the mesh.
         """
-        keep = checkpoint.Keep(latest=1, best=False)
-        with checkpoint.manager(folder, keep) as checkpoints:
-            shape = self.input_shape(fixed, source.image_shape)
-            state = self._restore_or_create(checkpoints, shape)
-            first = int(state.step)
-            if first >= self.steps:
-                return state
-            metrics = log.Metrics(folder, first)
-            progress = log.Progress(self.classifier.name, self.steps, first)
-            try:
-                return self._run(
-                    state, first, fixed, source, checkpoints, metrics, progress
-                )
-            finally:
-                progress.close()
-                metrics.close()
-
-    def _run(self, state, first, fixed, source, checkpoints, metrics, progress):
-        key = stream(self.seed, "noisy_classifier/draws")
-        sharding = parallel.batch_sharding(self.mesh)
-        reader = batches.stream(
-            source,
-            batches.Order(self.seed, len(source)),
-            self.batch_size,
-            start_step=first,
-            shard_index=jax.process_index(),
-            shard_count=jax.process_count(),
-            threads=self.threads if source.images is None else 0,
+        plan = Plan(
+            title=self.classifier.name,
+            steps=self.steps,
+            batch_size=self.batch_size,
+            steps_per_dispatch=self.steps_per_dispatch,
+            log=Every(self.log_every),
+            checkpoint=Every(self.checkpoint_every),
+            keep=checkpoint.Keep(latest=1, best=False),
+            lower=self.learning_rate_field,
         )
-        window, began = [], clock.monotonic()
-        for step in range(first, self.steps):
-            images, labels = (
-                jax.make_array_from_process_local_data(sharding, part)
-                for part in next(reader)[:2]
-            )
-            start = step * self.batch_size
-            places = np.arange(start, start + self.batch_size, dtype=np.int32)
-            x0, noise, time, condition = self._draw(
-                images, parallel.place(places, sharding), np.int32(step), key
-            )
-            inputs = self._inputs(fixed, x0, noise, time)
-            state, values = self._update(state, inputs, condition, labels)
-            window.append(values)
-            # One step behind, so that the device works while the next one is read.
-            jax.block_until_ready(window[-2:-1])
-            done = step + 1
-            progress.advance(done)
-            save = done == self.steps or done % self.checkpoint_every == 0
-            if save or done % self.log_every == 0:
-                means = self._means(done, window, checkpoints)
-                now = clock.monotonic()
-                metrics.write(done, means | {"seconds": now - began})
-                began = now
-                progress.report(done, f"loss {means['loss']:.4f}")
-                window = []
-            if save:
-                checkpoint.save(checkpoints, done, state, means["loss"])
-        checkpoints.wait_until_finished()
-        return state
+        feed = Feed(source, self.batch_size, self.seed, self.mesh, self.threads)
+        return loop.fit(folder, _Trainer(self, fixed, feed), plan)
 
     def accuracies(
         self,
@@ -149,7 +99,7 @@ class Training:
         """
         key = stream(self.seed, "noisy_classifier/test_noise")
         sharding = parallel.batch_sharding(self.mesh)
-        shape = self._noise_shape(source.image_shape)
+        shape = self.classifier.noise_shape(source.image_shape)
         points = []
         for time in times:
             vector = np.full(self.batch_size, time, np.float32)
@@ -158,12 +108,13 @@ class Training:
         totals, waiting = np.zeros(len(times), int), []
         inputs = evaluation_inputs(source, self.mesh, self.batch_size)
         for images, labels, indices, valid in inputs:
-            x0, noise = _test_inputs(images, indices, key, shape)
+            x0, noise = clean_and_noise(images, indices, key, shape)
             waiting.append(
                 [
-                    self._count(
+                    _count(
+                        self.classifier,
                         params,
-                        self._inputs(fixed, x0, noise, time),
+                        _inputs(self.classifier, fixed, x0, noise, time),
                         condition,
                         labels,
                         valid,
@@ -182,91 +133,100 @@ class Training:
         """Shape of what the network sees of one image."""
         arrays = (
             jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-            for shape in (image_shape, self._noise_shape(image_shape), ())
+            for shape in (image_shape, self.classifier.noise_shape(image_shape), ())
         )
         return jax.eval_shape(self.classifier.inputs, fixed, *arrays).shape[1:]
 
-    def _noise_shape(self, image_shape):
-        if self.classifier.encode is None:
-            return tuple(image_shape)
-        return self.classifier.encode.noise_shape(image_shape)
 
-    def _restore_or_create(self, checkpoints, shape) -> ClassifierState:
-        init = heads.create(self.classifier, self.optimizer, shape)
-        key = stream(self.seed, "noisy_classifier/init")
-        shapes = jax.eval_shape(init, key)
-        shardings = jax.tree.map(lambda _: parallel.replicated(self.mesh), shapes)
-        latest = checkpoints.latest_step()
-        if latest is not None:
-            return checkpoint.restore(checkpoints, latest, shapes, shardings)
-        create = jax.jit(
-            init,
-            out_shardings=shardings,
-            compiler_options=compiler.options_for_one_call(),
-        )
-        return create(key)
+class _Trainer:
+    """A `Training` as a `loop.Trainer`."""
 
-    def _means(self, done, window, checkpoints) -> dict[str, float]:
-        rows = jax.device_get(window)
-        for i, row in enumerate(rows):
-            if not np.isfinite(row["loss"]):
-                latest = checkpoints.latest_step()
-                kept = "no checkpoint yet" if latest is None else f"step {latest}"
-                raise Diverged(
-                    f"noisy_classifier, {self.classifier.name}: loss {row['loss']:.4g} "
-                    f"at step {done - len(rows) + i + 1}: not finite; last good "
-                    f"checkpoint: {kept}; lower {self.learning_rate_field}"
-                )
-        return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    def __init__(self, training: Training, fixed: dict, feed: Feed):
+        self._training, self._fixed, self._feed = training, fixed, feed
+        shape = training.input_shape(fixed, feed.source.image_shape)
+        self._init = (training.classifier, training.optimizer, tuple(shape))
+        self._draws = stream(training.seed, "noisy_classifier/draws")
 
-    # Small programs instead of one for a whole step: the forward pass of a denoiser,
-    # which is slow to compile, is the same for training and test.
+    def create(self) -> ClassifierState:
+        key = stream(self._training.seed, "noisy_classifier/init")
+        return _create(*self._init, self._feed.mesh, key)
 
-    @functools.cached_property
-    def _draw(self):
-        split = parallel.batch_sharding(self.mesh)
+    def abstract(self) -> ClassifierState:
+        init, mesh = heads.create(*self._init), self._feed.mesh
+        return train_state.abstract(init, mesh, jax.random.key(0))
 
-        def draw(images, places, step, key):
-            image_key, time_key = jax.random.split(key)
-            x0, noise = training_inputs(
-                images,
-                places,
-                image_key,
-                self.flip,
-                self.crop,
-                self._noise_shape(images.shape[1:]),
+    def dispatch(
+        self, state: ClassifierState, step: int, count: int
+    ) -> tuple[ClassifierState, Metrics]:
+        training, rows = self._training, []
+        classifier, mesh = training.classifier, training.mesh
+        for number in range(step, step + count):
+            batch = self._feed.batch(number)
+            augmentation = (training.flip, training.crop)
+            drawn = _draw(classifier, augmentation, mesh, batch, number, self._draws)
+            x0, noise, time, condition = drawn
+            inputs = _inputs(classifier, self._fixed, x0, noise, time)
+            state, metrics = _update(
+                classifier,
+                training.optimizer,
+                mesh,
+                state,
+                inputs,
+                condition,
+                batch.labels,
             )
-            time = self.classifier.draw_times(
-                jax.random.fold_in(time_key, step), len(images)
-            )
-            return x0, noise, time, self.classifier.condition(time)
+            rows.append(metrics)
+        return state, stacked(rows)
 
-        return jax.jit(draw, out_shardings=split)
+    def learning_rate(self, step: int) -> float:
+        return optimizers.rate_at(self._training.optimizer, step)
 
-    @functools.cached_property
-    def _inputs(self):
-        return jax.jit(
-            lambda *arrays: self.classifier.inputs(*arrays),
-            compiler_options=compiler.compiler_options(),
-        )
-
-    @functools.cached_property
-    def _update(self):
-        return jax.jit(
-            functools.partial(heads.update, self.classifier, self.optimizer),
-            donate_argnums=0,
-            out_shardings=parallel.replicated(self.mesh),
-            compiler_options=compiler.compiler_options(),
-        )
-
-    @functools.cached_property
-    def _count(self):
-        return jax.jit(
-            functools.partial(heads.count_correct, self.classifier),
-            compiler_options=compiler.compiler_options(),
-        )
+    def flops(self) -> None:
+        """Not counted: a step is several programs."""
 
 
-@functools.partial(jax.jit, static_argnames="shape")
-def _test_inputs(images, indices, key, shape):
-    return augment.to_float(images), example_noise(key, indices, shape)
+# Small programs instead of one for a whole step: the forward pass of a denoiser, which
+# is slow to compile, is the same for training and test.
+
+
+@compiler.jit(once=True, static_argnums=(0, 1, 2, 3))
+def _create(classifier, optimizer, shape, mesh, key):
+    state = heads.create(classifier, optimizer, shape)(key)
+    return parallel.constrain(state, parallel.state_shardings(mesh, state))
+
+
+@compiler.jit(static_argnames=("classifier", "augmentation", "mesh"))
+def _draw(classifier, augmentation, mesh, batch, step, key):
+    image_key, time_key = jax.random.split(key)
+    images = batch.images
+    x0, noise = augmented_and_noise(
+        images,
+        batch.positions,
+        image_key,
+        *augmentation,
+        classifier.noise_shape(images.shape[1:]),
+    )
+    time = classifier.draw_times(jax.random.fold_in(time_key, step), len(images))
+    drawn = (x0, noise, time, classifier.condition(time))
+    return parallel.constrain(drawn, parallel.batch_sharding(mesh))
+
+
+@compiler.jit(static_argnames=("classifier",))
+def _inputs(classifier, fixed, x0, noise, time):
+    return classifier.inputs(fixed, x0, noise, time)
+
+
+@compiler.jit(
+    static_argnames=("classifier", "optimizer", "mesh"), donate_argnames=("state",)
+)
+def _update(classifier, optimizer, mesh, state, inputs, condition, labels):
+    state, metrics = heads.update(
+        classifier, optimizer, state, inputs, condition, labels
+    )
+    state = parallel.constrain(state, parallel.state_shardings(mesh, state))
+    return state, parallel.constrain(metrics, parallel.replicated(mesh))
+
+
+@compiler.jit(static_argnames=("classifier",))
+def _count(classifier, params, inputs, condition, labels, valid):
+    return heads.count_correct(classifier, params, inputs, condition, labels, valid)

@@ -12,13 +12,13 @@ from absl import logging
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
-from ddae_jax.data import augment, batches
+from ddae_jax.data import batches
 from ddae_jax.data.source import Source
+from ddae_jax.features.augmented import augmented_and_noise
 from ddae_jax.features.encode import (
     Encode,
     clean_and_noise,
     evaluation_inputs,
-    example_noise,
     run,
 )
 from ddae_jax.heads import linear
@@ -239,11 +239,5 @@ def training_inputs(
 
     The noise of one image has `shape`; None is the image's own.
     """
-    flip_key, crop_key, noise_key = jax.random.split(key, 3)
-    if flip:
-        images = augment.random_flip(augment.example_keys(flip_key, positions), images)
-    if crop:
-        keys = augment.example_keys(crop_key, positions)
-        images = augment.random_crop(keys, images, crop)
-    noise = example_noise(noise_key, positions, shape or images.shape[1:])
-    return augment.to_float(images), noise
+    shape = shape or images.shape[1:]
+    return augmented_and_noise(images, positions, key, flip, crop, shape)

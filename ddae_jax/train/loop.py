@@ -202,10 +202,11 @@ class _Run:
             self.since_save.add({"loss": one["loss"]})
 
     def _diverged(self, step: int, metrics: Metrics) -> None:
+        values = {name: m.total / m.count for name, m in metrics.items() if m.count}
         shown = ", ".join(
-            f"{name.replace('_', ' ')} {metrics[name].total / metrics[name].count:.4g}"
-            for name in ("loss", "gradient_norm")
-            if name in metrics
+            f"{name.replace('_', ' ')} {value:.4g}"
+            for name, value in values.items()
+            if name in ("loss", "gradient_norm") or not np.isfinite(value)
         )
         latest = self.checkpoints.latest_step()
         kept = "no checkpoint yet" if latest is None else f"step {latest}"

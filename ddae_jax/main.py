@@ -54,11 +54,14 @@ def run(argv: list[str]) -> None:
         command.flags.process_count,
         command.flags.process_index,
     )
+    from ddae_jax.experiment import Experiment  # with what it needs of jax
+
     with files.only_run_in(command.workdir):
         command_line.save(command)
-        for name in command.config.tasks:
+        experiment = Experiment(command.settings, command.workdir)
+        for name in command.settings.tasks:
             logging.info("task %s in %s", name, command.workdir)
-            tasks.TASKS[name].load()(command.config, command.workdir)
+            experiment = tasks.TASKS[name].load()(experiment) or experiment
             parallel.all_processes(True)  # what process 0 wrote is there for the next
 
 

@@ -158,3 +158,22 @@ def _read_all(reader: Reader, count: int, shape: tuple[int, int, int]) -> np.nda
         for _ in pool.map(fill, range(0, count, _CHUNK)):
             pass
     return images
+
+
+def check_classes(train: Source, field: str) -> None:
+    """Raises a UserError where no classifier can be trained on `train`.
+
+    Args:
+      field: of the config: how many images of the training set are used.
+    """
+    classes = len(train.class_names)
+    if classes < 2 or len(np.unique(train.labels)) < 2:
+        raise UserError(
+            f"config.data.name: the {len(train)} training images used of {train.name} "
+            f"are of one class; a classifier needs two ({field} takes the first images)"
+        )
+    if len(train) < classes:
+        raise UserError(
+            f"{field}: {len(train)} training images of {train.name} are fewer than its "
+            f"{classes} classes"
+        )

@@ -1,0 +1,205 @@
+"""What every task takes: a workdir, its settings, and what they name."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+from jaxtyping import PRNGKeyArray
+
+from ddae_jax.data import sources
+from ddae_jax.data.source import Source
+from ddae_jax.denoiser import Denoiser
+from ddae_jax.errors import UserError
+from ddae_jax.experiment import autoencoder
+from ddae_jax.experiment.trained import Trained
+from ddae_jax.features.latents import Latents
+from ddae_jax.runtime import checkpoint, parallel
+from ddae_jax.runtime.files import replacing
+from ddae_jax.runtime.random import stream
+from ddae_jax.settings.root import Settings
+from ddae_jax.train import optimizers
+from ddae_jax.train import state as train_state
+from ddae_jax.train.step import TrainStep
+
+DATA = "data.json"
+"""What the denoiser of a workdir was trained on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A run: how, and where its results are. All else is opened when it is asked for.
+
+    Attributes:
+      settings: how.
+      workdir: everything that the run leaves.
+      opened: data sets that were asked for, by split and settings.
+    """
+
+    settings: Settings
+    workdir: pathlib.Path
+    opened: dict[Any, Source] = dataclasses.field(
+        default_factory=dict, repr=False, compare=False
+    )
+
+    @functools.cached_property
+    def mesh(self) -> Mesh:
+        """Of the devices at hand."""
+        return parallel.make_mesh(self.settings.mesh.fsdp)
+
+    @functools.cached_property
+    def denoiser(self) -> Denoiser:
+        """The network under the process that the settings describe."""
+        return Denoiser(self.settings.network, self.settings.process)
+
+    def source(self, split: str) -> Source:
+        """The data set; `split` is "train" or "test"."""
+        data = self.settings.data
+        if (split, data) not in self.opened:
+            self.opened[split, data] = sources.load(
+                data.name,
+                split,
+                folder=data.folder or None,
+                image_size=data.image_size,
+                channels=data.channels,
+                resident_bytes=data.resident_bytes,
+            )
+        return self.opened[split, data]
+
+    def stream(self, name: str) -> PRNGKeyArray:
+        """The random stream of this name, under the run's seed."""
+        return stream(self.settings.seed, name)
+
+    def changed(self, section: str, **values: Any) -> "Experiment":
+        """The same run with other values of some fields of a section."""
+        new = dataclasses.replace(getattr(self.settings, section), **values)
+        settings = dataclasses.replace(self.settings, **{section: new})
+        return dataclasses.replace(self, settings=settings)
+
+    def train_step(self, class_count: int) -> TrainStep:
+        """The training recipe.
+
+        Raises:
+          UserError: class-conditional training of a network that cannot take the
+            classes.
+        """
+        train = self.settings.train
+        if train.class_conditional:
+            self._check_conditional(class_count)
+        schedule = optimizers.Warmup(
+            train.learning_rate, train.warmup_steps, train.decay_from
+        )
+        optimizer = optimizers.Adam(
+            schedule,
+            train.adam_b1,
+            train.adam_b2,
+            train.adam_epsilon,
+            train.clip_norm,
+            train.weight_decay,
+        )
+        return TrainStep(
+            self.denoiser,
+            optimizer,
+            ema_cap=train.ema_decay,
+            ema_warmup=train.ema_warmup,
+            flip=train.flip,
+            augment_probability=train.augment_probability,
+            conditional=train.class_conditional,
+            label_dropout=train.label_dropout,
+        )
+
+    def _check_conditional(self, class_count: int) -> None:
+        network = self.settings.network
+        if network.num_classes != class_count:
+            raise UserError(
+                f"config.network.num_classes: {network.num_classes}, but "
+                f"{self.settings.data.name} has {class_count} classes and "
+                "config.train.class_conditional is on"
+            )
+        if self.settings.train.label_dropout and network.null_label is None:
+            raise UserError(
+                'config.train.label_dropout: this network has no label for "no class"; '
+                "set it to 0, or config.network.null_class=True"
+            )
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of what the denoiser of this workdir takes."""
+        return tuple(self.read_json(DATA)["image_shape"])
+
+    @property
+    def class_count(self) -> int:
+        """Of the data set that the denoiser of this workdir was trained on."""
+        return self.read_json(DATA)["class_count"]
+
+    def describe_data(self, source: Source) -> None:
+        """Writes down what the denoiser is trained on."""
+        self.write_json(
+            DATA,
+            {
+                "name": source.name,
+                "train_images": len(source),
+                "image_shape": list(source.image_shape),
+                "class_count": len(source.class_names),
+                "class_names": list(source.class_names),
+            },
+        )
+
+    def trained(self, step: int | None = None) -> Trained:
+        """The EMA weights of `step`; None is settings.checkpoint.step.
+
+        Raises:
+          UserError: there is no such checkpoint.
+        """
+        wanted = self.settings.checkpoint.step if step is None else step
+        step = checkpoint.choose_step(self.workdir, wanted)
+        shapes = {"ema": self.denoiser.parameter_shapes(self.image_shape)}
+        shardings = parallel.state_shardings(self.mesh, shapes)
+        with checkpoint.manager(self.workdir) as checkpoints:
+            found = checkpoint.restore_part(checkpoints, step, shapes, shardings)
+        return self._with_weights(found["ema"], step)
+
+    def untrained(self) -> Trained:
+        """The denoiser at the random weights at which its training starts."""
+        shapes = self.denoiser.parameter_shapes(self.image_shape)
+        params = train_state.initial_parameters(
+            self.denoiser,
+            self.stream("train/init"),
+            self.image_shape,
+            parallel.state_shardings(self.mesh, shapes),
+        )
+        return self._with_weights(params, 0)
+
+    def _with_weights(self, params: dict, step: int) -> Trained:
+        shape = self.image_shape
+        latents, weights = self.autoencoder(shape)
+        if weights is not None:
+            weights = jax.device_put(weights, parallel.replicated(self.mesh))
+        return Trained(self.denoiser, params, step, shape, self.mesh, latents, weights)
+
+    def autoencoder(
+        self, latent_shape: tuple[int, int, int]
+    ) -> tuple[Latents | None, dict | None]:
+        """What belongs to a denoiser of latents, its parameters on the host; or Nones.
+
+        Raises:
+          UserError: its files do not go together, or not with the denoiser.
+        """
+        section = self.settings.autoencoder
+        path = autoencoder.find(section, self.workdir)
+        if path is None:
+            return None, None
+        return autoencoder.load(section, self.settings.dtype, path, latent_shape)
+
+    def write_json(self, name: str, content: dict) -> None:
+        """Writes WORKDIR/`name`, whole or not at all; process 0 alone."""
+        if jax.process_index() == 0:
+            with replacing(self.workdir / name) as part:
+                part.write_text(json.dumps(content, indent=2) + "\n")
+
+    def read_json(self, name: str) -> dict:
+        """Reads WORKDIR/`name`."""
+        return json.loads((self.workdir / name).read_text())

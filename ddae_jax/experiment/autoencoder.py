@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
 from ddae_jax.errors import UserError
 from ddae_jax.features.latents import Latents
 from ddae_jax.models.vae import AutoencoderKL
+from ddae_jax.settings.autoencoder import AutoencoderSettings
 from ddae_jax.weights import folder as weights_folder
 
 NAME = "autoencoder"
@@ -23,7 +23,9 @@ MISSING = (
 )
 
 
-def find(config: ConfigDict, workdir: str | pathlib.Path) -> pathlib.Path | None:
+def find(
+    section: AutoencoderSettings, workdir: str | pathlib.Path
+) -> pathlib.Path | None:
     """Returns its folder: config.autoencoder.folder, else `workdir`/autoencoder.
 
     None where the latter does not exist.
@@ -31,7 +33,7 @@ def find(config: ConfigDict, workdir: str | pathlib.Path) -> pathlib.Path | None
     Raises:
       UserError: the config names a folder without an autoencoder.
     """
-    given = config.autoencoder.folder
+    given = section.folder
     path = pathlib.Path(given) if given else pathlib.Path(workdir) / NAME
     # The task import writes a workdir, whose folder autoencoder is meant.
     for candidate in (path / NAME, path):
@@ -46,11 +48,15 @@ def find(config: ConfigDict, workdir: str | pathlib.Path) -> pathlib.Path | None
 
 
 def load(
-    config: ConfigDict, path: pathlib.Path, latent_shape: Sequence[int]
+    section: AutoencoderSettings,
+    dtype: str,
+    path: pathlib.Path,
+    latent_shape: Sequence[int],
 ) -> tuple[Latents, dict]:
     """Reads an autoencoder.
 
     Args:
+      dtype: of the computation.
       path: as `find` gives it.
       latent_shape: (rows, columns, channels) that the denoiser takes.
 
@@ -63,10 +69,9 @@ def load(
     try:
         saved = json.loads((path / "config.json").read_text())[NAME]
         fields = {k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()}
-        network = AutoencoderKL(**fields, dtype=jnp.dtype(config.dtype))
+        network = AutoencoderKL(**fields, dtype=jnp.dtype(dtype))
     except (FileNotFoundError, KeyError, TypeError, AttributeError, ValueError) as e:
         raise UserError(f"{path}: config.json is not an autoencoder's: {e}") from e
-    section = config.autoencoder
     scale = network.scaling_factor if section.scale is None else section.scale
     try:
         latents = Latents(

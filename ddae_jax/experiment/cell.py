@@ -1,21 +1,19 @@
 """Which tap and noise level a task reads, where it reads one."""
 
 import dataclasses
-import pathlib
-
-from ml_collections import ConfigDict
 
 from ddae_jax.denoiser import Denoiser
 from ddae_jax.diffusion.times import Time, at_level
 from ddae_jax.errors import UserError
-from ddae_jax.experiment import common
+from ddae_jax.experiment import Experiment
 
 # Where the published probes are best, for DDPM and EDM alike (reference/ddae.md).
 _LEVEL = 0.05
+_PROBE = "probe.json"
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
+class TapAtTime:
     """A tap at a time.
 
     Attributes:
@@ -29,28 +27,26 @@ class Cell:
     chosen_by: str
 
 
-def choose(
-    config: ConfigDict, section: str, workdir: pathlib.Path, denoiser: Denoiser
-) -> Cell:
+def choose(experiment: Experiment, section: str, denoiser: Denoiser) -> TapAtTime:
     """Reads config.SECTION.tap and .noise_level.
 
     What is not given ("" and 0) is what the probe of this workdir chose; where there
-    was no probe, the tap behind the middle, at noise level 0.05.
+    was no probe, the middle tap, at noise level 0.05.
 
     Raises:
       UserError: a tap or noise level that does not exist.
     """
-    settings = config[section]
+    settings = experiment.settings.section(section)
     taps = tuple(denoiser.network.tap_paths())
-    probed = _probed(workdir)
+    probed = _probed(experiment)
     if settings.tap:
         tap, tap_by = settings.tap, "config"
     elif probed:
         tap, tap_by = probed["tap"], "probe.json"
         if tap not in taps:
             raise UserError(
-                f"{workdir / 'probe.json'}: the probe chose {tap}, which is no single "
-                f"tap; set config.{section}.tap"
+                f"{experiment.workdir / _PROBE}: the probe chose {tap}, which is no "
+                f"single tap; set config.{section}.tap"
             )
     else:
         tap, tap_by = taps[len(taps) // 2], "default"
@@ -64,12 +60,12 @@ def choose(
     else:
         field = f"config.{section}.noise_level"
         time, time_by = at_level(denoiser.process, _LEVEL, field), "default"
-    return Cell(tap, time, f"tap: {tap_by}, noise level: {time_by}")
+    return TapAtTime(tap, time, f"tap: {tap_by}, noise level: {time_by}")
 
 
-def _probed(workdir: pathlib.Path) -> dict | None:
+def _probed(experiment: Experiment) -> dict | None:
     """The cell that the probe chose on held-out images; None without a probe."""
     try:
-        return common.read_json(workdir, "probe.json")["chosen"]
+        return experiment.read_json(_PROBE)["chosen"]
     except (FileNotFoundError, ValueError, KeyError):
         return None

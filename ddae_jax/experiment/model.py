@@ -10,19 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from jaxtyping import Array, Float, Int, Num, PRNGKeyArray, UInt8
-from ml_collections import ConfigDict
 
 from ddae_jax.denoiser import Denoiser
-from ddae_jax.diffusion import SAMPLERS
 from ddae_jax.errors import UserError
-from ddae_jax.experiment import autoencoder, common
+from ddae_jax.experiment import DATA, Experiment, autoencoder
 from ddae_jax.features.encode import Encode, Encoder, example_noise
 from ddae_jax.features.latents import LatentEncoder, Latents
 from ddae_jax.generate import Generator, generate
 from ddae_jax.runtime import compiler, parallel
 from ddae_jax.runtime.random import stream
-from ddae_jax.settings import saved
-from ddae_jax.settings.fields import unknown
+from ddae_jax.settings import saved, schema
+from ddae_jax.settings.fields import check_all, declared, unknown
+from ddae_jax.settings.root import Settings
 from ddae_jax.weights import folder as weights_folder
 
 Images = Num[np.ndarray, "n height width channels"]
@@ -50,30 +49,29 @@ def load(path: str | pathlib.Path, batch_size: int = 64) -> "Model":
             f"{path}: neither an exported folder ({weights_folder.FILE}) nor the "
             "workdir of a run (checkpoints)"
         )
-    config, image_shape = _description(path)
+    settings, image_shape = _description(path)
+    experiment = Experiment(settings, path)
     if exported:
-        denoiser = common.denoiser(config)
-        shapes = jax.eval_shape(
-            lambda key: denoiser.init(key, image_shape), jax.random.key(0)
-        )
+        denoiser = experiment.denoiser
+        shapes = denoiser.parameter_shapes(image_shape)
         params = weights_folder.read_parameters(path, shapes)
-        latents, of_latents, beside = None, None, autoencoder.find(config, path)
-        if beside is not None:
-            latents, of_latents = autoencoder.load(config, beside, image_shape)
+        latents, of_latents = experiment.autoencoder(image_shape)
     else:
-        trained = common.restore_ema(config, path)
+        trained = experiment.trained()
         denoiser, latents = trained.denoiser, trained.latents
         params, of_latents = parallel.on_host((trained.params, trained.autoencoder))
     params, of_latents = jax.device_put((params, of_latents))
-    return Model(denoiser, params, image_shape, config, batch_size, latents, of_latents)
+    return Model(
+        denoiser, params, image_shape, settings, batch_size, latents, of_latents
+    )
 
 
-def _description(path: pathlib.Path) -> tuple[ConfigDict, tuple[int, int, int]]:
+def _description(path: pathlib.Path) -> tuple[Settings, tuple[int, int, int]]:
     try:
         config = saved.read(path)
         if config is None:
             raise UserError(f"{path}: config.json is missing")
-        image_shape = tuple(common.read_json(path, "data.json")["image_shape"])
+        image_shape = tuple(json.loads((path / DATA).read_text())["image_shape"])
     except UserError:
         raise
     except FileNotFoundError as error:
@@ -85,7 +83,7 @@ def _description(path: pathlib.Path) -> tuple[ConfigDict, tuple[int, int, int]]:
         raise UserError(
             f"{path}: config.json or data.json are not of a denoiser: {reason}"
         ) from error
-    return config, image_shape
+    return schema.build(config), image_shape
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -96,7 +94,7 @@ class Model:
       denoiser: the network and its process.
       params: its EMA weights.
       image_shape: (height, width, channels) of its images, or of its latents.
-      config: how it was configured.
+      settings: of the run that trained it.
       batch_size: images that go through the network at once.
       latents: of a denoiser of latents: how they belong to images.
       autoencoder: weights for it.
@@ -105,7 +103,7 @@ class Model:
     denoiser: Denoiser
     params: dict
     image_shape: tuple[int, int, int]
-    config: ConfigDict
+    settings: Settings
     batch_size: int = 64
     latents: Latents | None = None
     autoencoder: dict | None = None
@@ -188,16 +186,17 @@ class Model:
             raise UserError(f"n is {n}; it must be at least 1")
         if self.latents is None and self.image_shape[-1] > 3:
             raise UserError(autoencoder.MISSING.format(channels=self.image_shape[-1]))
-        options = dict(self.config.sampler)
-        name = options.pop("name")
+        sampler = self.settings.sampler
         if steps is not None:
-            if "steps" not in options:
+            if "steps" not in declared(type(sampler)):
+                name = self.settings.names["sampler"]
                 raise UserError(f"steps: the sampler {name} has none")
-            options["steps"] = steps
+            sampler = dataclasses.replace(sampler, steps=steps)
+            check_all("sampler", sampler)
+            sampler.check(self.denoiser.process)
         classes = self.denoiser.network.num_classes
         if label is not None and not 0 <= label < classes:
             raise UserError(f"label is {label}; the network has {classes} classes")
-        sampler = SAMPLERS[self.config.process.name][name](**options)
         generator = Generator(
             self.denoiser, sampler, self.image_shape, decoder=self.latents
         )

@@ -13,8 +13,9 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from ddae_jax.errors import UserError
-from ddae_jax.settings import config_files, saved, schema
+from ddae_jax.settings import config_files, plain, saved, schema
 from ddae_jax.settings.fields import unknown
+from ddae_jax.settings.root import CHOSEN, Settings
 
 _CONFIG = "--config."
 # Tasks whose commands make the experiment what it is; flags of the others are theirs.
@@ -26,12 +27,12 @@ class Command:
     """What the user asked for.
 
     Attributes:
-      config: checked and locked.
+      settings: checked.
       workdir: may not exist yet.
       flags: the values of main's own flags.
     """
 
-    config: ConfigDict
+    settings: Settings
     workdir: pathlib.Path
     flags: flags.FlagValues
 
@@ -75,8 +76,7 @@ def parse(argv: Sequence[str], define: Callable[[flags.FlagValues], None]) -> Co
         earlier = saved.read(workdir)
     if earlier is not None:
         config = saved.keep_trained(config, earlier, workdir)
-    schema.build(config)
-    return Command(config, workdir, values)
+    return Command(schema.build(config), workdir, values)
 
 
 def save(command: Command) -> None:
@@ -86,8 +86,8 @@ def save(command: Command) -> None:
     if jax.process_index() != 0:
         return
     first = not (command.workdir / saved.FILE).exists()
-    if first or set(command.config.tasks) & set(_MAKERS):
-        saved.write(command.config, command.workdir)
+    if first or set(command.settings.tasks) & set(_MAKERS):
+        saved.write(command.settings, command.workdir)
     with (command.workdir / "commands.txt").open("a") as lines:
         words = shlex.join(["python", "-m", "ddae_jax.main", *sys.argv[1:]])
         lines.write(f"{words}\n")
@@ -116,12 +116,12 @@ def _start(
 
 
 def _override(config: ConfigDict, words: Sequence[str]) -> ConfigDict:
-    for section in schema.CHOSEN:  # a process brings its sampler
+    for section in CHOSEN:  # a process brings its sampler
         start = f"{_CONFIG}{section}.name="
         for name in (w.removeprefix(start) for w in words if w.startswith(start)):
             if name != config[section].name:
                 schema.select(config, section, name)
-    known = schema.flatten(config)
+    known = plain.flatten(config.to_dict())
     named = [word.removeprefix(_CONFIG).split("=")[0] for word in words]
     for field, word in zip(named, words, strict=True):
         if field not in known:

@@ -22,6 +22,9 @@ from ddae_jax.settings.sample import SampleSettings
 from ddae_jax.settings.track import TrackSettings
 from ddae_jax.settings.train import TrainSettings
 
+CHOSEN = ("network", "process", "sampler")
+"""Sections that hold the fields of what their `name` names."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -29,6 +32,7 @@ class Settings:
 
     Attributes:
       network, process, sampler: the objects themselves, built from their sections.
+      names: what configs call those three: section -> name.
       others: sections of tasks that were registered from outside, by the task's name.
     """
 
@@ -49,6 +53,7 @@ class Settings:
     network: Any = None
     process: Any = None
     sampler: Any = None
+    names: Mapping[str, str] = dataclasses.field(default_factory=dict)
     data: DataSettings = DataSettings()
     train: TrainSettings = TrainSettings()
     mesh: MeshSettings = MeshSettings()

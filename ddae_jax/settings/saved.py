@@ -9,7 +9,8 @@ from ml_collections import ConfigDict
 from ddae_jax.diffusion import SAMPLERS
 from ddae_jax.errors import UserError
 from ddae_jax.runtime.files import replacing
-from ddae_jax.settings import config_files, schema
+from ddae_jax.settings import config_files, plain, schema
+from ddae_jax.settings.root import CHOSEN, Settings
 
 FILE = "config.json"
 # What a checkpoint was made with: a later task cannot change it.
@@ -30,7 +31,7 @@ def read(workdir: pathlib.Path) -> ConfigDict | None:
         return None
     try:
         saved = json.loads(path.read_text())
-        names = [saved[section]["name"] for section in schema.CHOSEN]
+        names = [saved[section]["name"] for section in CHOSEN]
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: not JSON: {error}") from error
     except (KeyError, TypeError) as error:
@@ -41,10 +42,10 @@ def read(workdir: pathlib.Path) -> ConfigDict | None:
     return config
 
 
-def write(config: ConfigDict, workdir: pathlib.Path) -> None:
+def write(settings: Settings, workdir: pathlib.Path) -> None:
     """Writes `workdir`/config.json, whole or not at all."""
     with replacing(workdir / FILE) as part:
-        part.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+        part.write_text(json.dumps(plain.of_settings(settings), indent=2) + "\n")
 
 
 def keep_trained(
@@ -55,7 +56,7 @@ def keep_trained(
         return config
     # Of imported weights, no config tells the images that they were trained on.
     trained = _MODEL if _imported(workdir) else TRAINED
-    new, old = schema.flatten(config), schema.flatten(saved)
+    new, old = (plain.flatten(each.to_dict()) for each in (config, saved))
     for field, value in old.items():
         if field.startswith(trained) and new.get(field) != value:
             logging.warning(

@@ -19,13 +19,11 @@ from ddae_jax.diffusion.sampler import Sampler
 from ddae_jax.errors import UserError
 from ddae_jax.models import NETWORKS
 from ddae_jax.models.base import Network
-from ddae_jax.settings import fields
+from ddae_jax.settings import fields, plain
 from ddae_jax.settings.fields import Bounds, unknown
-from ddae_jax.settings.root import Settings
+from ddae_jax.settings.root import CHOSEN, Settings
 from ddae_jax.tasks import TASKS
 
-CHOSEN = ("network", "process", "sampler")
-"""Sections that hold the fields of what their `name` names."""
 _NAME = Bounds("which one")
 
 
@@ -148,32 +146,44 @@ def build(config: ConfigDict, tasks: Iterable[str] = ()) -> Settings:
         raise UserError(unknown("config.data.name", data, known))
     _check_taps(config, values["network"].tap_paths())
     _check_together(values)
-    return Settings(**values, others=others)
+    names = {section: config[section].name for section in CHOSEN}
+    return Settings(**values, names=names, others=others)
 
 
-def flatten(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
-    """Maps "section.field" to its value."""
-    flat = {}
-    for key, value in config.items():
-        if isinstance(value, ConfigDict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
+def changed(
+    settings: Settings,
+    names: Mapping[str, str],
+    values: Mapping[str, Mapping[str, Any]],
+) -> Settings:
+    """The settings with another network, process or sampler, and other fields.
+
+    Args:
+      names: section of CHOSEN -> what it is to be; its fields go to their defaults.
+      values: section -> field -> value. None is left out, for it keeps its type.
+
+    Raises:
+      UserError: as `build`.
+    """
+    config = default(*(settings.names[section] for section in CHOSEN))
+    with config.unlocked():
+        config.update_from_flattened_dict(_given(plain.of_settings(settings)))
+        # The sampler last: those that there are depend on the process.
+        for section in ("process", "network", "sampler"):
+            if section in names:
+                select(config, section, names[section])
+        config.update_from_flattened_dict(_given(values))
+    return build(config)
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    flat = plain.flatten(values)
+    return {path: value for path, value in flat.items() if value is not None}
 
 
 def reset(config: ConfigDict, section: str) -> None:
     """Puts the defaults into a section of fixed fields."""
     with config.unlocked():
         config[section] = _section(sections()[section])
-
-
-def copy_with(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
-    """Returns a copy in which the fields "section.field" have other values."""
-    copy = config.copy_and_resolve_references()
-    copy.update_from_flattened_dict(dict(changes))
-    copy.lock()
-    return copy
 
 
 def network(config: ConfigDict) -> Network:

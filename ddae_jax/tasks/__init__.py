@@ -14,7 +14,8 @@ class Task:
 
     Attributes:
       help: what it does, in one line.
-      module: has `run(experiment)`; imported when the task runs.
+      module: has `run(experiment)`; imported when the task runs. It may return another
+        experiment, by which the tasks after it go: `import` does.
       section: the dataclass of its settings, of a task from outside this package; those
         of our own tasks are fields of `settings.root.Settings`.
     """
@@ -23,7 +24,7 @@ class Task:
     module: str
     section: type | None = None
 
-    def load(self) -> Callable[[Any], None]:
+    def load(self) -> Callable[[Any], Any]:
         """Imports the task, and with it what it alone needs; returns its `run`."""
         return importlib.import_module(self.module).run
 

@@ -1,33 +1,30 @@
 """Alignment and uniformity of every tap, over the checkpoints of a workdir."""
 
 import dataclasses
-import pathlib
 import time as clock
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from absl import logging
 from matplotlib.figure import Figure
-from ml_collections import ConfigDict
 
 from ddae_jax.data import batches
 from ddae_jax.data import source as data_source
 from ddae_jax.diffusion.times import Time
 from ddae_jax.errors import UserError
-from ddae_jax.experiment import common
+from ddae_jax.experiment import Experiment
 from ddae_jax.features.encode import encode_batches
 from ddae_jax.metrics.contrastive import AlignmentUniformity, Running
 from ddae_jax.report import figures as curves
 from ddae_jax.report import outcome
 from ddae_jax.runtime import checkpoint, log, parallel
-from ddae_jax.runtime.random import stream
 from ddae_jax.tasks.probe.grid import resolve_times
 
 _METRICS = ("alignment", "uniformity")
 _NAMED = 8  # taps in a legend
 
 
-def run(config: ConfigDict, workdir: pathlib.Path) -> None:
+def run(experiment: Experiment) -> None:
     """Compares the features of training images under two draws of noise.
 
     Images are not augmented. Uniformity depends on config.contrastive.batch_size, the
@@ -41,24 +38,28 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         process does not have; too few images.
     """
     started = clock.monotonic()
-    settings = config.contrastive
-    steps = checkpoint.choose_steps(workdir, settings.steps, "config.contrastive.steps")
-    train = common.load_source(config, "train")
+    settings = experiment.settings.contrastive
+    steps = checkpoint.choose_steps(
+        experiment.workdir, settings.steps, "config.contrastive.steps"
+    )
+    train = experiment.source("train")
     count = min(settings.count or len(train), len(train))
     if count < 2:
         raise UserError(f"config.contrastive.count: {count} image has no pairs")
     # Image folders are in the order of their classes: batches shall mix them.
-    shuffled = batches.Order(config.seed, len(train)).indices(np.arange(count))
+    shuffled = batches.Order(experiment.settings.seed, len(train)).indices(
+        np.arange(count)
+    )
     train = data_source.subset(train, shuffled)
     progress = log.Progress("contrastive", len(steps))
     cells = []
     for done, step in enumerate(steps, 1):
-        cells += measure(config, workdir, step, train)
+        cells += measure(experiment, step, train)
         progress.report(done, f"step {step}")
     progress.close()
     last = [cell for cell in cells if cell["step"] == steps[-1]]
     outcome.write(
-        workdir,
+        experiment.workdir,
         settings.output,
         outcome.Outcome(
             title="Alignment and uniformity",
@@ -70,7 +71,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
                 "batch_size": settings.batch_size,
                 "views": "two draws of noise; features pooled and of length 1",
                 "weights": "EMA",
-                "seed": config.seed,
+                "seed": experiment.settings.seed,
                 "seconds": round(clock.monotonic() - started, 1),
             },
             headers=("tap", "noise level", *_METRICS),
@@ -84,31 +85,29 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     )
 
 
-def measure(
-    config: ConfigDict, workdir: pathlib.Path, step: int, train: data_source.Source
-) -> list[dict]:
+def measure(experiment: Experiment, step: int, train: data_source.Source) -> list[dict]:
     """Both metrics of every tap and time at one checkpoint."""
-    settings = config.contrastive
-    trained = common.restore_ema(config, workdir, step)
+    settings = experiment.settings.contrastive
+    trained = experiment.trained(step)
     parallel.check_batch_size(
         "config.contrastive.forward_batch_size",
         settings.forward_batch_size,
         trained.mesh,
     )
-    common.check_images(trained, train)
+    trained.check_images(train)
     process = trained.denoiser.process
     times = resolve_times(settings, process, process.contrastive_times, "contrastive")
     paths = trained.denoiser.network.tap_paths()
     taps = tuple(tap for tap in paths if not settings.taps or tap in settings.taps)
     logging.info("contrastive: step %d, %d taps, %d times", step, len(taps), len(times))
-    encode = common.encoder(trained, taps)
+    encode = trained.encoder(taps)
     views = [
         encode_batches(
             [(encode, time.time) for time in times],
             trained.variables,
             trained.mesh,
             train,
-            stream(config.seed, name),
+            experiment.stream(name),
             settings.forward_batch_size,
         )
         for name in ("contrastive/first", "contrastive/second")

@@ -1,14 +1,11 @@
 """Trains a denoiser by diffusion on images without labels."""
 
-import pathlib
-
 import jax
 from absl import logging
 from clu import parameter_overview
-from ml_collections import ConfigDict
 
 from ddae_jax.errors import UserError
-from ddae_jax.experiment import common
+from ddae_jax.experiment import Experiment
 from ddae_jax.report import pictures
 from ddae_jax.runtime import checkpoint, parallel
 from ddae_jax.tasks import sample
@@ -18,37 +15,26 @@ from ddae_jax.train.plan import Every, Hook, Measured, Plan
 from ddae_jax.train.step import Pretraining
 
 
-def run(config: ConfigDict, workdir: pathlib.Path) -> None:
+def run(experiment: Experiment) -> None:
     """Trains to config.train.steps, from the latest checkpoint of `workdir` on."""
-    train = config.train
-    mesh = parallel.make_mesh(config.mesh.fsdp)
+    train = experiment.settings.train
+    mesh = experiment.mesh
     parallel.check_batch_size("config.train.batch_size", train.batch_size, mesh)
     if train.batch_size % (mesh.size * train.accumulate):
         raise UserError(
             f"config.train.accumulate: a batch of {train.batch_size} cannot be split "
             f"into {train.accumulate} parts over {mesh.size} device(s)"
         )
-    sample.check_sampler(config)
-    source = common.load_source(config, "train")
-    common.write_json(
-        workdir,
-        "data.json",
-        {
-            "name": source.name,
-            "train_images": len(source),
-            "image_shape": list(source.image_shape),
-            "class_count": len(source.class_names),
-            "class_names": list(source.class_names),
-        },
-    )
-    channels = config.network.image_channels
+    source = experiment.source("train")
+    experiment.describe_data(source)
+    channels = experiment.settings.network.image_channels
     if channels not in (None, source.image_shape[-1]):
         raise UserError(
             f"config.network.image_channels: {channels}, but the images of "
             f"{source.name} have {source.image_shape[-1]}; set it, or "
             "config.data.channels to convert them"
         )
-    recipe = common.train_step(config, len(source.class_names))
+    recipe = experiment.train_step(len(source.class_names))
     try:
         shapes = recipe.denoiser.parameter_shapes(source.image_shape)
     except (TypeError, ValueError) as error:
@@ -60,17 +46,23 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         overview = parameter_overview.get_parameter_overview(
             shapes, include_stats=False
         )
-        (workdir / "parameters.txt").write_text(overview + "\n")
+        (experiment.workdir / "parameters.txt").write_text(overview + "\n")
     logging.info(
         "%s: %d images of %s; %s with %.2f M parameters on %d device(s)",
         source.name,
         len(source),
         "x".join(map(str, source.image_shape)),
-        config.network.name,
+        experiment.settings.names["network"],
         recipe.denoiser.parameter_count(source.image_shape) / 1e6,
         mesh.size,
     )
-    feed = Feed(source, train.batch_size, config.seed, mesh, config.data.threads)
+    feed = Feed(
+        source,
+        train.batch_size,
+        experiment.settings.seed,
+        mesh,
+        experiment.settings.data.threads,
+    )
     plan = Plan(
         title="pretrain",
         steps=train.steps,
@@ -82,14 +74,18 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         lower="train.learning_rate",
     )
     draw = sample.grid_function(
-        config, recipe.denoiser, source.image_shape, len(source.class_names), mesh
+        experiment, recipe.denoiser, source.image_shape, len(source.class_names), mesh
     )
 
     def picture(state, step):
         image = draw(state.ema)
         if jax.process_index() == 0:
-            pictures.write_png(workdir / "images" / f"step_{step:08d}.png", image)
+            pictures.write_png(
+                experiment.workdir / "images" / f"step_{step:08d}.png", image
+            )
         return Measured(pictures={"samples": image})
 
     hooks = (Hook(Every(train.sample_every), picture),) if train.sample_every else ()
-    loop.fit(workdir, Pretraining(recipe, feed, train.accumulate), plan, hooks)
+    loop.fit(
+        experiment.workdir, Pretraining(recipe, feed, train.accumulate), plan, hooks
+    )

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 
 import jax
 from absl import logging
-from ml_collections import ConfigDict
 
+from ddae_jax.experiment import Experiment
 from ddae_jax.report import (
     outcome,
     outcome_sections,
@@ -16,6 +16,7 @@ from ddae_jax.report import (
     run_sections,
 )
 from ddae_jax.runtime.files import replacing
+from ddae_jax.settings import plain
 from ddae_jax.tasks import TASKS
 
 FILE = "report.html"
@@ -35,19 +36,25 @@ SECTIONS: tuple[Section, ...] = (
 that writes through report/outcome.py needs no entry."""
 
 
-def run(config: ConfigDict, workdir: str | pathlib.Path) -> None:
+def run(experiment: Experiment) -> None:
     """Writes `workdir`/report.html from what the other tasks left; process 0 alone."""
     if jax.process_index() != 0:
         return
-    workdir = pathlib.Path(workdir)
-    title = " ".join(part for part in (config.name, config.variant) if part)
-    subtitle = f"{config.network.name} under {config.process.name}"
-    data = describe_data(outcome.read_json(workdir / "data.json") or {})
+    settings = experiment.settings
+    subtitle = "{network} under {process}".format(**settings.names)
+    data = describe_data(outcome.read_json(experiment.workdir / "data.json") or {})
     if data:
         subtitle += f", on {data}"
-    path = workdir / FILE
+    path = experiment.workdir / FILE
     with replacing(path) as part:
-        part.write_text(build(workdir, title, subtitle, config.to_dict()))
+        part.write_text(
+            build(
+                experiment.workdir,
+                settings.title,
+                subtitle,
+                plain.of_settings(settings),
+            )
+        )
     logging.info("report: %s", path.resolve())
 
 

@@ -1,6 +1,5 @@
 """Draws images from a trained denoiser: a grid, samples.npz and, on request, PNGs."""
 
-import pathlib
 import shutil
 from collections.abc import Callable, Iterator
 
@@ -8,32 +7,28 @@ import jax
 import numpy as np
 from absl import logging
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from ddae_jax.denoiser import Denoiser
-from ddae_jax.diffusion import SAMPLERS
 from ddae_jax.diffusion.guidance import Guidance
-from ddae_jax.diffusion.sampler import Sampler
 from ddae_jax.errors import UserError
-from ddae_jax.experiment import autoencoder, common
+from ddae_jax.experiment import Experiment, autoencoder
 from ddae_jax.features.latents import Latents
 from ddae_jax.generate import Generator
 from ddae_jax.report import pictures
 from ddae_jax.runtime import compiler, log, parallel
-from ddae_jax.runtime.random import stream
-from ddae_jax.settings import schema
 
 
 def configured_draw(
-    config: ConfigDict,
+    experiment: Experiment,
     denoiser: Denoiser,
     image_shape: tuple[int, int, int],
     latents: Latents | None = None,
 ) -> Generator:
     """The sampler of the config, as a function of (params, key, indices, labels)."""
-    settings = config.sample
+    settings = experiment.settings.sample
     if settings.guidance_scale != 1 and (
-        not config.train.class_conditional or denoiser.network.null_label is None
+        not experiment.settings.train.class_conditional
+        or denoiser.network.null_label is None
     ):
         raise UserError(
             "config.sample.guidance_scale: needs a network trained with classes "
@@ -44,33 +39,18 @@ def configured_draw(
         *settings.guidance_interval,
         settings.guidance_channels,
     )
-    return Generator(denoiser, _sampler(config), image_shape, guidance, latents)
-
-
-def _sampler(config: ConfigDict) -> Sampler:
-    options = dict(config.sampler)
-    return SAMPLERS[config.process.name][options.pop("name")](**options)
-
-
-def check_sampler(config: ConfigDict) -> None:
-    """Tells a mistake in the sampler's settings before training, not after it.
-
-    Raises:
-      UserError: a setting that the sampler or the process does not allow.
-    """
-    try:
-        _sampler(config).check(schema.process(config))
-    except UserError as error:
-        raise UserError(f"config.sampler: {error}") from error
+    return Generator(
+        denoiser, experiment.settings.sampler, image_shape, guidance, latents
+    )
 
 
 def sample_labels(
-    config: ConfigDict, indices: np.ndarray, class_count: int
+    experiment: Experiment, indices: np.ndarray, class_count: int
 ) -> np.ndarray | None:
     """Classes of the samples: config.sample.label, or all in turn; None without."""
-    if not config.train.class_conditional:
+    if not experiment.settings.train.class_conditional:
         return None
-    label = config.sample.label
+    label = experiment.settings.sample.label
     if not -1 <= label < class_count:
         raise UserError(
             f"config.sample.label: {label} is no class; known: 0 to {class_count - 1}, "
@@ -82,7 +62,7 @@ def sample_labels(
 
 
 def batches(
-    config: ConfigDict,
+    experiment: Experiment,
     denoiser: Denoiser,
     params: dict,
     image_shape: tuple[int, int, int],
@@ -103,62 +83,65 @@ def batches(
     """
     if latents is None and image_shape[-1] > 3:
         raise UserError(autoencoder.MISSING.format(channels=image_shape[-1]))
-    size = config.sample.batch_size
+    size = experiment.settings.sample.batch_size
     parallel.check_batch_size("config.sample.batch_size", size, mesh)
     split = parallel.batch_sharding(mesh)
     draw = jax.jit(
-        configured_draw(config, denoiser, image_shape, latents),
+        configured_draw(experiment, denoiser, image_shape, latents),
         out_shardings=split,
         compiler_options=compiler.compiler_options(),
     )
-    key = stream(config.seed, "sample/noise")
+    key = experiment.stream("sample/noise")
     for start in range(0, count, size):
         indices = np.arange(start, start + size, dtype=np.int32)
-        labels = sample_labels(config, indices, class_count)
+        labels = sample_labels(experiment, indices, class_count)
         placed = None if labels is None else parallel.place(labels, split)
         images = draw(params, key, parallel.place(indices, split), placed)
         yield parallel.on_host(images)[: count - start]
 
 
 def grid_function(
-    config: ConfigDict,
+    experiment: Experiment,
     denoiser: Denoiser,
     image_shape: tuple[int, int, int],
     class_count: int,
     mesh: Mesh,
 ) -> Callable[[dict], np.ndarray]:
     """Returns params -> grid of config.sample.grid samples, compiled once."""
-    count = max(-(-config.sample.grid // mesh.size), 1) * mesh.size
+    count = max(-(-experiment.settings.sample.grid // mesh.size), 1) * mesh.size
     split = parallel.batch_sharding(mesh)
     draw = jax.jit(
-        configured_draw(config, denoiser, image_shape),
+        configured_draw(experiment, denoiser, image_shape),
         out_shardings=parallel.replicated(mesh),
         compiler_options=compiler.compiler_options(),
     )
-    key = stream(config.seed, "sample/noise")
+    key = experiment.stream("sample/noise")
     indices = np.arange(count, dtype=np.int32)
-    labels = sample_labels(config, indices, class_count)
+    labels = sample_labels(experiment, indices, class_count)
     placed = None if labels is None else parallel.place(labels, split)
     indices = parallel.place(indices, split)
     return lambda params: pictures.grid(np.asarray(draw(params, key, indices, placed)))
 
 
-def run(config: ConfigDict, workdir: pathlib.Path) -> None:
+def run(experiment: Experiment) -> None:
     """Writes samples.npz (arr_0), samples.png and, if asked, samples/000000.png ..."""
-    trained = common.restore_ema(config, workdir)
-    count = config.sample.count
+    trained = experiment.trained()
+    count = experiment.settings.sample.count
     progress = log.Progress("sample", count)
     parts, done = [], 0
-    folder, unfinished = workdir / "samples", workdir / "samples.part"
-    writes_files = jax.process_index() == 0 and config.sample.png_folder
+    folder, unfinished = (
+        experiment.workdir / "samples",
+        experiment.workdir / "samples.part",
+    )
+    writes_files = jax.process_index() == 0 and experiment.settings.sample.png_folder
     if writes_files:
         shutil.rmtree(unfinished, ignore_errors=True)
     for images in batches(
-        config,
+        experiment,
         trained.denoiser,
         trained.variables,
         trained.image_shape,
-        common.read_json(workdir, "data.json")["class_count"],
+        experiment.class_count,
         trained.mesh,
         count,
         trained.latents,
@@ -175,7 +158,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)
     if jax.process_index() == 0:
-        np.savez(workdir / "samples.npz", arr_0=images)
-        grid = pictures.grid(images[: max(config.sample.grid, 1)])
-        pictures.write_png(workdir / "samples.png", grid)
-        logging.info("%d samples in %s", count, workdir / "samples.npz")
+        np.savez(experiment.workdir / "samples.npz", arr_0=images)
+        grid = pictures.grid(images[: max(experiment.settings.sample.grid, 1)])
+        pictures.write_png(experiment.workdir / "samples.png", grid)
+        logging.info("%d samples in %s", count, experiment.workdir / "samples.npz")

@@ -5,28 +5,28 @@ Xiang et al. 2023 observe that the probe's accuracy peaks before generation does
 
 import hashlib
 import json
-import pathlib
 import time as clock
 from collections.abc import Mapping, Sequence
 
 from absl import logging
 from matplotlib.figure import Figure
-from ml_collections import ConfigDict
 
 from ddae_jax.errors import UserError
-from ddae_jax.experiment import common
-from ddae_jax.features.cache import model_identity
+from ddae_jax.experiment import Experiment
 from ddae_jax.report import figures as curves
 from ddae_jax.report import outcome
 from ddae_jax.runtime import checkpoint
-from ddae_jax.settings import schema
+from ddae_jax.settings import plain
 from ddae_jax.tasks import fid, probe
 from ddae_jax.tasks.fid import samples as fid_samples
 
 FOLDER = "track"
+_PROBE = ("probe",)
+_DISTANCE = ("fid", "sample", "sampler")
+"""Sections that a stored result follows from."""
 
 
-def run(config: ConfigDict, workdir: pathlib.Path) -> None:
+def run(experiment: Experiment) -> None:
     """Measures checkpoint after checkpoint; what is measured already is not repeated.
 
     The probe is that of config.probe without baselines: every checkpoint chooses its
@@ -39,23 +39,22 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
       UserError: no checkpoint, not the named ones, or what the probe raises.
     """
     started = clock.monotonic()
-    workdir = pathlib.Path(workdir)
-    settings = config.track
-    steps = checkpoint.choose_steps(workdir, settings.steps, "config.track.steps")
+    settings = experiment.settings.track
+    steps = checkpoint.choose_steps(
+        experiment.workdir, settings.steps, "config.track.steps"
+    )
     if not settings.measures:
         raise UserError("config.track.measures: empty; known: fid, probe")
     # A probe and samples take long: a distance that cannot be had is told first.
-    measure, missing = _prepare_distance(config, workdir)
+    measure, missing = _prepare_distance(experiment)
     points = []
     for step in steps:
         point = {"step": step}
         if "probe" in settings.measures:
-            point["probe"] = _stored(
-                workdir, step, "probe", _probe_settings(config), _probe, config
-            )
+            point["probe"] = _stored(experiment, step, "probe", _PROBE, _probe)
         if measure is not None:
             point["fid"] = _stored(
-                workdir, step, "fid", _fid_settings(config), _distance, config, measure
+                experiment, step, "fid", _DISTANCE, _distance, measure
             )
         points.append(point)
     name = None if measure is None else measure.distance_name
@@ -63,21 +62,21 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     protocol = {
         "steps": ", ".join(map(str, steps)),
         "weights": "EMA",
-        "seed": config.seed,
+        "seed": experiment.settings.seed,
         "seconds": round(clock.monotonic() - started, 1),
     }
     if "probe" in settings.measures:
         protocol["probe"] = (
-            f"{config.probe.classifier}; each checkpoint's own choice on held-out "
+            f"{experiment.settings.probe.classifier}; each checkpoint's own choice on held-out "
             "images; the peak is that of the held-out accuracy"
         )
     if measure is not None:
         protocol["distance"] = (
-            f"{name} of {config.fid.count:,} samples, features of "
+            f"{name} of {experiment.settings.fid.count:,} samples, features of "
             f"{measure.network.name}, against {measure.reference.name}"
         )
     outcome.write(
-        workdir,
+        experiment.workdir,
         settings.output,
         outcome.Outcome(
             title="Recognition and generation over training",
@@ -100,81 +99,69 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     )
 
 
-def _prepare_distance(
-    config: ConfigDict, workdir: pathlib.Path
-) -> tuple[fid.Measure | None, str]:
+def _prepare_distance(experiment: Experiment) -> tuple[fid.Measure | None, str]:
     """What measures the distance; or None, and why not."""
-    if "fid" not in config.track.measures:
+    if "fid" not in experiment.settings.track.measures:
         return None, ""
-    if config.fid.samples:
+    if experiment.settings.fid.samples:
         raise UserError(
             "config.fid.samples: track draws the samples of each checkpoint; leave it "
             "empty"
         )
     try:
-        return fid.prepare(config, workdir), ""
+        return fid.prepare(experiment), ""
     except (UserError, FileNotFoundError) as error:
-        if "probe" not in config.track.measures:
+        if "probe" not in experiment.settings.track.measures:
             raise
         logging.warning("track: no distance of samples: %s", error)
         return None, str(error)
 
 
-def _stored(workdir, step, name, settings, function, config, *inputs):
-    """The result in track/STEP_NAME.json where its settings are the same, else a new
-    one, stored."""
+def _stored(experiment, step, name, sections, function, *inputs):
+    """The result in track/STEP_NAME.json where it follows from the same weights and
+    settings of `sections`, else a new one, stored."""
     # A run that began anew has other weights at the same steps.
-    trained = common.restore_ema(config, workdir, step)
-    weights = model_identity(common.encoder(trained, ()), trained.variables)
-    content = json.dumps([settings, weights], sort_keys=True)
-    key = hashlib.sha256(content.encode()).hexdigest()
+    trained = experiment.trained(step)
+    content = [_settings(experiment, sections), trained.identity()]
+    key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     file = f"{FOLDER}/{step:08d}_{name}.json"
     try:
-        known = common.read_json(workdir, file)
+        known = experiment.read_json(file)
     except (FileNotFoundError, json.JSONDecodeError):
         known = {}
     if known.get("settings") == key:
         logging.info("track: %s of step %d is known", name, step)
         return known["result"]
-    at_step = schema.copy_with(config, {"checkpoint.step": step})
     logging.info("track: %s of step %d", name, step)
-    result = function(at_step, workdir, *inputs)
-    (workdir / FOLDER).mkdir(exist_ok=True)
-    common.write_json(workdir, file, {"settings": key, "result": result})
+    result = function(experiment.changed("checkpoint", step=step), *inputs)
+    (experiment.workdir / FOLDER).mkdir(exist_ok=True)
+    experiment.write_json(file, {"settings": key, "result": result})
     return result
 
 
-def _settings(config: ConfigDict, sections: Sequence[str]) -> dict:
+def _settings(experiment: Experiment, sections: Sequence[str]) -> dict:
     """What a stored result must have been measured with."""
+    settings = experiment.settings
+    values = plain.of_settings(settings)
     return {
-        "seed": config.seed,
-        "dtype": config.dtype,
-        "class_conditional": config.train.class_conditional,
-    } | {name: config[name].to_dict() for name in (*sections, "data", "autoencoder")}
+        "seed": settings.seed,
+        "dtype": settings.dtype,
+        "class_conditional": settings.train.class_conditional,
+    } | {name: values[name] for name in (*sections, "data", "autoencoder")}
 
 
-def _probe_settings(config: ConfigDict) -> dict:
-    return _settings(config, ("probe",))
-
-
-def _probe(config: ConfigDict, workdir: pathlib.Path) -> dict:
+def _probe(experiment: Experiment) -> dict:
     # Features of every checkpoint would fill the disk, to be read once.
-    alone = {"probe.baselines": False, "probe.cache": False}
-    chosen = probe.measure(schema.copy_with(config, alone), workdir)["chosen"]
+    alone = experiment.changed("probe", baselines=False, cache=False)
+    chosen = probe.measure(alone)["chosen"]
     keys = ("tap", "noise_level", "held_out", "test", "standard_error")
     return {key: chosen[key] for key in keys}
 
 
-def _fid_settings(config: ConfigDict) -> dict:
-    return _settings(config, ("fid", "sample", "sampler"))
-
-
-def _distance(config: ConfigDict, workdir: pathlib.Path, measure: fid.Measure) -> float:
-    trained = common.restore_ema(config, workdir)
-    fid.check_checkpoint(config, measure, trained)
-    samples = fid_samples.drawn(
-        config, workdir, trained, measure.network, measure.extract
-    )
+def _distance(experiment: Experiment, measure: fid.Measure) -> float:
+    trained = experiment.trained()
+    fid.check_checkpoint(experiment, measure, trained)
+    samples = fid_samples.drawn(experiment, trained, measure.network, measure.extract)
     return fid.distance(measure, samples)
 
 

@@ -1,16 +1,14 @@
 """What features know of each position: maps, segmentation; and nearest neighbours."""
 
 import dataclasses
-import pathlib
 import time as clock
 from collections.abc import Mapping
 
 import numpy as np
 from absl import logging
-from ml_collections import ConfigDict
 
 from ddae_jax.errors import UserError
-from ddae_jax.experiment import cell, common
+from ddae_jax.experiment import Experiment, cell
 from ddae_jax.report import outcome
 from ddae_jax.runtime import parallel
 from ddae_jax.tasks.dense import maps as dense_maps
@@ -27,7 +25,7 @@ _PARTS = {
 """Name in config.dense.parts -> function of (config, Job) that gives a Part."""
 
 
-def run(config: ConfigDict, workdir: pathlib.Path) -> None:
+def run(experiment: Experiment) -> None:
     """Runs config.dense.parts on the checkpoint, without changing its network.
 
     Writes dense.json, dense.txt and a picture for each part: dense.png, dense+2.png ...
@@ -36,23 +34,24 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
       UserError: no checkpoint; images or masks that cannot be used.
     """
     started = clock.monotonic()
-    workdir = pathlib.Path(workdir)
-    if not config.dense.parts:
+    if not experiment.settings.dense.parts:
         raise UserError(f"config.dense.parts: empty; known: {', '.join(_PARTS)}")
-    trained = common.restore_ema(config, workdir)
+    trained = experiment.trained()
     parallel.check_batch_size(
-        "config.dense.batch_size", config.dense.batch_size, trained.mesh
+        "config.dense.batch_size", experiment.settings.dense.batch_size, trained.mesh
     )
-    taps = config.dense.taps or spread(trained.denoiser.network.tap_paths())
-    chosen = cell.choose(config, "dense", workdir, trained.denoiser)
+    taps = experiment.settings.dense.taps or spread(
+        trained.denoiser.network.tap_paths()
+    )
+    chosen = cell.choose(experiment, "dense", trained.denoiser)
     job = Job(trained, tuple(taps), chosen)
     parts = {}
-    for name in config.dense.parts:
+    for name in experiment.settings.dense.parts:
         logging.info("dense: %s", name)
-        parts[name] = _PARTS[name](config, job)
+        parts[name] = _PARTS[name](experiment, job)
     outcome.write(
-        workdir,
-        config.dense.output,
+        experiment.workdir,
+        experiment.settings.dense.output,
         outcome.Outcome(
             title="Positions and neighbours",
             summary="; ".join(part.summary for part in parts.values()),
@@ -66,7 +65,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
                 "weights": "EMA",
                 "noise level": chosen.time.noise_level,
                 "chosen by": chosen.chosen_by,
-                "seed": config.seed,
+                "seed": experiment.settings.seed,
                 **{
                     f"{name}: {key}": value
                     for name, part in parts.items()

@@ -4,9 +4,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ddae_jax.experiment import common
-from ddae_jax.experiment.cell import Cell
-from ddae_jax.experiment.common import Trained
+from ddae_jax.experiment.cell import TapAtTime
+from ddae_jax.experiment.trained import Trained
 from ddae_jax.features.encode import Encode
 from ddae_jax.features.spatial import GridEncoder
 from ddae_jax.report.outcome import Picture
@@ -22,17 +21,11 @@ class Job:
 
     trained: Trained
     taps: tuple[str, ...]
-    cell: Cell
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) to which image files are brought."""
-        latents = self.trained.latents
-        return self.trained.image_shape if latents is None else latents.image_shape
+    cell: TapAtTime
 
     def grid_encoder(self) -> Encode:
         """The taps per position."""
-        return GridEncoder(common.encoder(self.trained, self.taps, pooled=False))
+        return GridEncoder(self.trained.encoder(self.taps, pooled=False))
 
 
 @dataclasses.dataclass(frozen=True)

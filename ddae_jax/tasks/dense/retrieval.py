@@ -4,21 +4,19 @@ import dataclasses
 
 import numpy as np
 from jaxtyping import Float, Int
-from ml_collections import ConfigDict
 
 from ddae_jax.data import source as data_source
 from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
-from ddae_jax.experiment import common
+from ddae_jax.experiment import Experiment
 from ddae_jax.features.encode import encode_batches
 from ddae_jax.heads import retrieval
 from ddae_jax.report import pictures
 from ddae_jax.report.outcome import Picture
-from ddae_jax.runtime.random import stream
 from ddae_jax.tasks.dense.job import Job, Part
 
 
-def run(config: ConfigDict, job: Job) -> Part:
+def run(experiment: Experiment, job: Job) -> Part:
     """Looks up the neighbours of config.dense.queries test images.
 
     The training set is read batch by batch: only the best so far are kept.
@@ -26,11 +24,11 @@ def run(config: ConfigDict, job: Job) -> Part:
     Raises:
       UserError: fewer training images than neighbours; images of another shape.
     """
-    settings, trained, cell = config.dense, job.trained, job.cell
-    train = common.load_source(config, "train")
-    test = common.load_source(config, "test")
+    settings, trained, cell = experiment.settings.dense, job.trained, job.cell
+    train = experiment.source("train")
+    test = experiment.source("test")
     for source in (train, test):
-        common.check_images(trained, source)
+        trained.check_images(source)
     count = min(settings.train_count or len(train), len(train))
     train = data_source.subset(train, np.arange(count))
     if settings.neighbours > count:
@@ -40,12 +38,12 @@ def run(config: ConfigDict, job: Job) -> Part:
     # Image folders are in the order of their classes: take queries from all over.
     places = np.linspace(0, len(test) - 1, min(settings.queries, len(test)))
     queries = data_source.subset(test, np.unique(places.round().astype(int)))
-    query_key = stream(config.seed, "dense/queries")
-    train_key = stream(config.seed, "dense/gallery")
+    query_key = experiment.stream("dense/queries")
+    train_key = experiment.stream("dense/gallery")
 
     def encoded(source, noise_key):
         batches = encode_batches(
-            [(common.encoder(trained, (cell.tap,)), cell.time.time)],
+            [(trained.encoder((cell.tap,)), cell.time.time)],
             trained.variables,
             trained.mesh,
             source,
@@ -61,18 +59,18 @@ def run(config: ConfigDict, job: Job) -> Part:
     for indices, features in encoded(train, train_key):
         nearest = retrieval.update(nearest, asked, indices, features)
     precision = retrieval.precision(nearest, queries.labels, train.labels)
-    return _part(config, job, queries, train, nearest, precision)
+    return _part(experiment, job, queries, train, nearest, precision)
 
 
 def _part(
-    config: ConfigDict,
+    experiment: Experiment,
     job: Job,
     queries: Source,
     train: Source,
     nearest: retrieval.Neighbours,
     precision: Float[np.ndarray, "queries"],
 ) -> Part:
-    k = config.dense.neighbours
+    k = experiment.settings.dense.neighbours
     first = dataclasses.replace(nearest, indices=nearest.indices[:, :1])
     facts = {
         "k": k,
@@ -83,7 +81,7 @@ def _part(
         "precision_by_chance": chance(queries.labels, train.labels),
         "standard_error": float(precision.std() / np.sqrt(len(queries))),
     }
-    shown = min(config.dense.gallery, len(queries))
+    shown = min(experiment.settings.dense.gallery, len(queries))
     places = np.linspace(0, len(queries) - 1, shown).round().astype(int)
     gallery = pictures.neighbours(
         queries.read(places),

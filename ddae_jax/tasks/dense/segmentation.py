@@ -8,26 +8,25 @@ import numpy as np
 import optax
 from absl import logging
 from jaxtyping import Bool, Int, PRNGKeyArray
-from ml_collections import ConfigDict
 
 from ddae_jax.data import batches, image_files, masks
 from ddae_jax.data import source as data_source
 from ddae_jax.data.masks import IGNORE, MaskedImages
 from ddae_jax.errors import UserError
+from ddae_jax.experiment import Experiment
 from ddae_jax.features.spatial import device_batches, run_on_images
 from ddae_jax.heads import segmentation
 from ddae_jax.metrics import classification
 from ddae_jax.report import pictures
 from ddae_jax.report.outcome import Picture
 from ddae_jax.runtime import parallel
-from ddae_jax.runtime.random import stream
 from ddae_jax.tasks.dense.job import Job, Part
 
 _FOLDERS = ("train_images", "train_masks", "test_images", "test_masks")
 _SHOWN = 6  # test images in the picture
 
 
-def run(config: ConfigDict, job: Job) -> Part:
+def run(experiment: Experiment, job: Job) -> Part:
     """Trains a head for each tap on config.dense.train_images, and tests it.
 
     The tap is chosen by heads that were trained without the held-out images, on those;
@@ -38,17 +37,17 @@ def run(config: ConfigDict, job: Job) -> Part:
       UserError: folders or masks that cannot be used (data/masks.py); a single class,
         or a class beyond the others; too few images.
     """
-    train, test = _load(config, job)
-    count = class_count(train, test, config.dense.classes)
-    held_out = _held_out(config, len(train))
-    keys = [stream(config.seed, f"dense/{part}_noise") for part in ("held_out", "test")]
+    train, test = _load(experiment, job)
+    count = class_count(train, test, experiment.settings.dense.classes)
+    held_out = _held_out(experiment, len(train))
+    keys = [experiment.stream(f"dense/{part}_noise") for part in ("held_out", "test")]
     statistics = _statistics(
-        config, job, train, stream(config.seed, "dense/statistics")
+        experiment, job, train, experiment.stream("dense/statistics")
     )
-    choosing, final = _fit(config, job, train, held_out, count, statistics)
+    choosing, final = _fit(experiment, job, train, held_out, count, statistics)
     kept_out = subset(train, np.flatnonzero(held_out))
     by_held_out, by_test = (
-        _confusions(config, job, heads, statistics, images, count, part_key)
+        _confusions(experiment, job, heads, statistics, images, count, part_key)
         for heads, images, part_key in zip(
             (choosing, final), (kept_out, test), keys, strict=True
         )
@@ -77,14 +76,14 @@ def run(config: ConfigDict, job: Job) -> Part:
             "(chosen on held-out images)"
         ),
         facts={"chosen": {"tap": chosen, **best}, "taps": scores, "classes": count},
-        protocol=_protocol(config, train, held_out, test),
+        protocol=_protocol(experiment, train, held_out, test),
         rows=rows,
-        picture=_picture(config, job, final, statistics, test, chosen, keys[1]),
+        picture=_picture(experiment, job, final, statistics, test, chosen, keys[1]),
     )
 
 
-def _load(config: ConfigDict, job: Job) -> tuple[MaskedImages, MaskedImages]:
-    settings = config.dense
+def _load(experiment: Experiment, job: Job) -> tuple[MaskedImages, MaskedImages]:
+    settings = experiment.settings.dense
     for name in _FOLDERS:
         if not settings[name]:
             raise UserError(f"config.dense.{name}: name a folder; segmentation needs 4")
@@ -94,8 +93,8 @@ def _load(config: ConfigDict, job: Job) -> tuple[MaskedImages, MaskedImages]:
             settings[of_images],
             (f"config.dense.{images}", f"config.dense.{of_images}"),
             job.image_shape,
-            image_files.enlarges(config.data.name),
-            config.data.resident_bytes,
+            image_files.enlarges(experiment.settings.data.name),
+            experiment.settings.data.resident_bytes,
         )
         for images, of_images in (_FOLDERS[:2], _FOLDERS[2:])
     )
@@ -129,15 +128,17 @@ def class_count(train: MaskedImages, test: MaskedImages, given: int) -> int:
     return count
 
 
-def _held_out(config: ConfigDict, count: int) -> Bool[np.ndarray, "count"]:
+def _held_out(experiment: Experiment, count: int) -> Bool[np.ndarray, "count"]:
     if count < 2:
         raise UserError(
             f"config.dense.train_images: {count} image; one is held out to choose the "
             "tap, one must be left"
         )
-    held = min(max(round(config.dense.held_out * count), 1), count - 1)
+    held = min(max(round(experiment.settings.dense.held_out * count), 1), count - 1)
     mask = np.zeros(count, bool)
-    mask[np.random.default_rng(config.seed).permutation(count)[:held]] = True
+    mask[np.random.default_rng(experiment.settings.seed).permutation(count)[:held]] = (
+        True
+    )
     return mask
 
 
@@ -151,15 +152,15 @@ def subset(images: MaskedImages, indices: Int[np.ndarray, "count"]) -> MaskedIma
 
 
 def _statistics(
-    config: ConfigDict, job: Job, train: MaskedImages, noise_key: PRNGKeyArray
+    experiment: Experiment, job: Job, train: MaskedImages, noise_key: PRNGKeyArray
 ) -> segmentation.Statistics:
     moments = segmentation.Moments()
-    for _, valid, features in _features(config, job, train, noise_key):
+    for _, valid, features in _features(experiment, job, train, noise_key):
         moments = moments.add(features, valid)
     return moments.statistics()
 
 
-def _features(config: ConfigDict, job: Job, images: MaskedImages, noise_key):
+def _features(experiment: Experiment, job: Job, images: MaskedImages, noise_key):
     return device_batches(
         job.grid_encoder(),
         job.trained.variables,
@@ -167,12 +168,12 @@ def _features(config: ConfigDict, job: Job, images: MaskedImages, noise_key):
         images.images,
         job.cell.time.time,
         noise_key,
-        config.dense.batch_size,
+        experiment.settings.dense.batch_size,
     )
 
 
 def _fit(
-    config: ConfigDict,
+    experiment: Experiment,
     job: Job,
     train: MaskedImages,
     held_out: Bool[np.ndarray, "count"],
@@ -183,12 +184,12 @@ def _fit(
 
     Every batch has fresh noise, that of its place in the endless order.
     """
-    settings, trained = config.dense, job.trained
+    settings, trained = experiment.settings.dense, job.trained
     size = settings.batch_size
     steps = -(-settings.epochs * len(train) // size)
     optimizer = optax.adam(optax.cosine_decay_schedule(settings.learning_rate, steps))
-    init_key = stream(config.seed, "dense/init")
-    noise_key = stream(config.seed, "dense/train_noise")
+    init_key = experiment.stream("dense/init")
+    noise_key = experiment.stream("dense/train_noise")
     widths = {tap: len(mean) for tap, (mean, _) in statistics.items()}
 
     def init(init_key):
@@ -202,11 +203,11 @@ def _fit(
     sharding = parallel.batch_sharding(trained.mesh)
     reader = batches.stream(
         train.images,
-        batches.Order(config.seed, len(train)),
+        batches.Order(experiment.settings.seed, len(train)),
         size,
         shard_index=jax.process_index(),
         shard_count=jax.process_count(),
-        threads=config.data.threads if train.images.images is None else 0,
+        threads=experiment.settings.data.threads if train.images.images is None else 0,
     )
     encode = job.grid_encoder()
     time = jnp.float32(job.cell.time.time)
@@ -230,21 +231,21 @@ def _fit(
     return tuple(heads)
 
 
-def _predictions(config, job, heads, statistics, images, noise_key):
+def _predictions(experiment, job, heads, statistics, images, noise_key):
     """Yields (indices, tap -> classes of the pixels) in order, on the host."""
     size = images.images.image_shape[:2]
-    for indices, valid, features in _features(config, job, images, noise_key):
+    for indices, valid, features in _features(experiment, job, images, noise_key):
         found = segmentation.predict(heads, features, statistics, size)
         indices, valid, found = parallel.on_host((indices, valid, found))
         yield indices[valid], {tap: value[valid] for tap, value in found.items()}
 
 
 def _confusions(
-    config, job, heads, statistics, images, count, noise_key
+    experiment, job, heads, statistics, images, count, noise_key
 ) -> dict[str, Int[np.ndarray, "classes classes"]]:
     totals = {tap: np.zeros((count, count), np.int64) for tap in job.taps}
     for indices, found in _predictions(
-        config, job, heads, statistics, images, noise_key
+        experiment, job, heads, statistics, images, noise_key
     ):
         truth = images.read_masks(indices)
         for tap in job.taps:
@@ -264,7 +265,7 @@ def _scores(confusion: Int[np.ndarray, "classes classes"]) -> dict:
     }
 
 
-def _protocol(config, train: MaskedImages, held_out, test: MaskedImages) -> dict:
+def _protocol(experiment, train: MaskedImages, held_out, test: MaskedImages) -> dict:
     height, width = train.images.image_shape[:2]
     return {
         "train_images": len(train),
@@ -272,19 +273,19 @@ def _protocol(config, train: MaskedImages, held_out, test: MaskedImages) -> dict
         "test_images": len(test),
         "scored_at": f"{height}x{width} pixels",
         "head": "one linear layer on standardised features, enlarged bilinearly",
-        "epochs": config.dense.epochs,
-        "batch_size": config.dense.batch_size,
-        "learning_rate": config.dense.learning_rate,
+        "epochs": experiment.settings.dense.epochs,
+        "batch_size": experiment.settings.dense.batch_size,
+        "learning_rate": experiment.settings.dense.learning_rate,
         "schedule": "Adam, cosine to 0",
         "augmentation": "none; fresh noise in every epoch",
     }
 
 
-def _picture(config, job, heads, statistics, test, chosen, noise_key) -> Picture:
+def _picture(experiment, job, heads, statistics, test, chosen, noise_key) -> Picture:
     some = subset(test, np.arange(min(_SHOWN, len(test))))
     found = [
         part[chosen]
-        for _, part in _predictions(config, job, heads, statistics, some, noise_key)
+        for _, part in _predictions(experiment, job, heads, statistics, some, noise_key)
     ]
     everyone = np.arange(len(some))
     truth = some.read_masks(everyone)

@@ -1,16 +1,15 @@
 """FID, Inception score, precision and recall, KID of samples against a reference."""
 
 import dataclasses
-import pathlib
 import time as clock
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
-from ddae_jax.experiment import common
+from ddae_jax.experiment import Experiment
+from ddae_jax.experiment.trained import Trained
 from ddae_jax.metrics import scores
 from ddae_jax.metrics.frechet import frechet_distance
 from ddae_jax.report import figures, outcome, pictures
@@ -47,34 +46,36 @@ class Measure:
         return "FID" if self.network.classes else "Frechet distance"
 
 
-def prepare(config: ConfigDict, workdir: pathlib.Path) -> Measure:
+def prepare(experiment: Experiment) -> Measure:
     """Reads or makes the feature network and the statistics of the reference.
 
     Raises:
       UserError: files that are missing or do not fit each other.
     """
-    mesh = parallel.make_mesh(config.mesh.fsdp)
-    parallel.check_batch_size("config.fid.batch_size", config.fid.batch_size, mesh)
-    network = fid_network.feature_network(config, workdir)
+    mesh = experiment.mesh
+    parallel.check_batch_size(
+        "config.fid.batch_size", experiment.settings.fid.batch_size, mesh
+    )
+    network = fid_network.feature_network(experiment)
     extract = fid_features.extractor(network, mesh)
-    cache = fid_network.cache_folder(config)
-    reference = fid_reference.prepare(config, network, extract, mesh, cache)
+    cache = fid_network.cache_folder(experiment)
+    reference = fid_reference.prepare(experiment, network, extract, mesh, cache)
     return Measure(network, extract, reference, mesh)
 
 
 def check_checkpoint(
-    config: ConfigDict, measure: Measure, trained: common.Trained
+    experiment: Experiment, measure: Measure, trained: Trained
 ) -> None:
     """Raises a UserError where samples of the checkpoint cannot be compared."""
     shape = fid_samples.image_shape(trained)
     measure.network.check_images("the checkpoint", shape)
-    if config.fid.reference:
+    if experiment.settings.fid.reference:
         return
-    given = tuple(common.load_source(config, "train").image_shape)
+    given = tuple(experiment.source("train").image_shape)
     if given != shape:
         raise UserError(
-            f"config.data: images of {config.data.name} are {given}, the checkpoint "
-            f"draws {shape}: name what it was trained on, or set config.fid.reference"
+            f"config.data: images of {experiment.settings.data.name} are {given}, the "
+            f"checkpoint draws {shape}: name what it was trained on, or set config.fid.reference"
         )
 
 
@@ -85,7 +86,7 @@ def distance(measure: Measure, samples: Samples) -> float:
     )
 
 
-def run(config: ConfigDict, workdir: pathlib.Path) -> None:
+def run(experiment: Experiment) -> None:
     """Measures samples of the checkpoint, or those in config.fid.samples.
 
     Writes fid.json, fid.txt, fid.png (samples beside reference images, where there
@@ -96,31 +97,32 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         few images; no checkpoint.
     """
     started = clock.monotonic()
-    workdir = pathlib.Path(workdir)
-    trained = None if config.fid.samples else common.restore_ema(config, workdir)
-    measure = prepare(config, workdir)
+    trained = None if experiment.settings.fid.samples else experiment.trained()
+    measure = prepare(experiment)
     network, reference = measure.network, measure.reference
     if trained is None:
-        samples = fid_samples.from_files(config, measure.mesh, network, measure.extract)
+        samples = fid_samples.from_files(
+            experiment, measure.mesh, network, measure.extract
+        )
     else:
-        check_checkpoint(config, measure, trained)
-        samples = fid_samples.drawn(config, workdir, trained, network, measure.extract)
+        check_checkpoint(experiment, measure, trained)
+        samples = fid_samples.drawn(experiment, trained, network, measure.extract)
     value = distance(measure, samples)
     name = measure.distance_name
     rows = [(name, value, "", f"{samples.name} / {reference.name}")]
-    if config.fid.test_images:
-        rows.append(_of_test_images(config, measure))
-    others, more = _other_metrics(config, measure, samples)
+    if experiment.settings.fid.test_images:
+        rows.append(_of_test_images(experiment, measure))
+    others, more = _other_metrics(experiment, measure, samples)
     facts = {"step": None if trained is None else trained.step, "fid": value}
     outcome.write(
-        workdir,
-        config.fid.output,
+        experiment.workdir,
+        experiment.settings.fid.output,
         outcome.Outcome(
             title=f"{name} of generated images",
             summary=f"{name} {value:.4g}: {samples.name}, against {reference.name}, "
             f"features of {network.name}",
             facts=facts | {"distance": name, "features": network.name} | more,
-            protocol=_protocol(config, measure, samples)
+            protocol=_protocol(experiment, measure, samples)
             | {"seconds": round(clock.monotonic() - started, 1)},
             headers=("metric", "value", "standard deviation", "of"),
             rows=rows + others,
@@ -130,9 +132,9 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     )
 
 
-def _other_metrics(config, measure, samples) -> tuple[list[tuple], dict]:
+def _other_metrics(experiment, measure, samples) -> tuple[list[tuple], dict]:
     """Rows and facts of the metrics beside the distance."""
-    fid, rows, facts = config.fid, [], {}
+    fid, rows, facts = experiment.settings.fid, [], {}
     score = samples.collected.inception_score()
     if score is not None:
         rows.append(("Inception score", score.mean, score.deviation, f"{samples.name}"))
@@ -154,12 +156,14 @@ def _other_metrics(config, measure, samples) -> tuple[list[tuple], dict]:
     return rows, facts
 
 
-def _of_test_images(config: ConfigDict, measure: Measure) -> tuple:
+def _of_test_images(experiment: Experiment, measure: Measure) -> tuple:
     """The distance of real images that the network never saw: what is within reach."""
-    source: Source = common.load_source(config, "test")
+    source: Source = experiment.source("test")
     measure.network.check_images("config.data", source.image_shape)
-    fid_reference.check_count(config, "config.data: test images", len(source))
-    batches = fid_features.source_batches(source, measure.mesh, config.fid.batch_size)
+    fid_reference.check_count(experiment, "config.data: test images", len(source))
+    batches = fid_features.source_batches(
+        source, measure.mesh, experiment.settings.fid.batch_size
+    )
     start = fid_features.start(measure.network, len(source))
     found = fid_features.collect(measure.extract, batches, start)
     value = frechet_distance(measure.reference.statistics, found.statistics())
@@ -167,9 +171,9 @@ def _of_test_images(config: ConfigDict, measure: Measure) -> tuple:
     return (name, value, "", f"{len(source):,} images / {measure.reference.name}")
 
 
-def _protocol(config: ConfigDict, measure: Measure, samples: Samples) -> dict:
+def _protocol(experiment: Experiment, measure: Measure, samples: Samples) -> dict:
     """How it was measured."""
-    fid, reference = config.fid, measure.reference
+    fid, reference = experiment.settings.fid, measure.reference
     protocol = {
         **samples.facts,
         "sample_count": samples.collected.count,

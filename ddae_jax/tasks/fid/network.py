@@ -5,11 +5,10 @@ import pathlib
 
 import jax
 from absl import logging
-from ml_collections import ConfigDict
 
 from ddae_jax.data.identity import of_source
 from ddae_jax.errors import UserError
-from ddae_jax.experiment import common
+from ddae_jax.experiment import Experiment
 from ddae_jax.runtime import parallel
 from ddae_jax.tasks.fid.feature_network import (
     FeatureNetwork,
@@ -23,31 +22,33 @@ CLASSIFIER = "classifier"
 FOLDER = "fid_classifier"
 
 
-def cache_folder(config: ConfigDict) -> pathlib.Path:
+def cache_folder(experiment: Experiment) -> pathlib.Path:
     """Where converted weights and reference statistics stay."""
-    given = config.fid.cache
+    given = experiment.settings.fid.cache
     if not given:
         given = os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "ddae_jax")
     return pathlib.Path(given).expanduser()
 
 
-def feature_network(config: ConfigDict, workdir: pathlib.Path) -> FeatureNetwork:
+def feature_network(experiment: Experiment) -> FeatureNetwork:
     """Inception, the classifier of the data set, or the user's network.
 
     Raises:
       UserError: a file that is missing, damaged or not what its name says.
     """
-    features = config.fid.features
+    features = experiment.settings.fid.features
     if not features:
         try:
-            file = inception_file.load(config.fid.inception, cache_folder(config))
+            file = inception_file.load(
+                experiment.settings.fid.inception, cache_folder(experiment)
+            )
         except UserError as error:
             raise UserError(f"config.fid.inception: {error}") from error
         # One at a time is faster on a CPU: see inception_outputs.
         at_once = 1 if jax.default_backend() == "cpu" else None
-        return inception_network(file, config.fid.resize, at_once)
+        return inception_network(file, experiment.settings.fid.resize, at_once)
     if features == CLASSIFIER:
-        return chain_network(_classifier(config, workdir / FOLDER))
+        return chain_network(_classifier(experiment, experiment.workdir / FOLDER))
     path = pathlib.Path(features).expanduser()
     if not path.is_dir():
         raise UserError(
@@ -57,10 +58,13 @@ def feature_network(config: ConfigDict, workdir: pathlib.Path) -> FeatureNetwork
     return chain_network(layer_chain.read(path))
 
 
-def _classifier(config: ConfigDict, folder: pathlib.Path) -> layer_chain.ChainFile:
+def _classifier(experiment: Experiment, folder: pathlib.Path) -> layer_chain.ChainFile:
     """Reads the classifier of the training set, or trains it."""
-    source = common.load_source(config, "train")
-    steps, seed = config.fid.classifier_steps, config.fid.classifier_seed
+    source = experiment.source("train")
+    steps, seed = (
+        experiment.settings.fid.classifier_steps,
+        experiment.settings.fid.classifier_seed,
+    )
     about = {
         "trained_on": source.name,
         "images": len(source),

@@ -10,14 +10,13 @@ import jax
 import numpy as np
 from absl import logging
 from jaxtyping import Float, UInt8
-from ml_collections import ConfigDict
 
 from ddae_jax.data import unlabelled
 from ddae_jax.data.identity import of_source
 from ddae_jax.data.image_folder import image_files
 from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
-from ddae_jax.experiment import common
+from ddae_jax.experiment import Experiment
 from ddae_jax.metrics import statistics_files
 from ddae_jax.metrics.frechet import Statistics
 from ddae_jax.runtime import parallel
@@ -93,7 +92,7 @@ def open_images(
 
 
 def prepare(
-    config: ConfigDict,
+    experiment: Experiment,
     network: FeatureNetwork,
     extract: Extract,
     mesh: jax.sharding.Mesh,
@@ -107,21 +106,21 @@ def prepare(
     Raises:
       UserError: a reference that is not there, or that does not fit the network.
     """
-    given = config.fid.reference
+    given = experiment.settings.fid.reference
     if not given:
-        source = common.load_source(config, "train")
+        source = experiment.source("train")
         name = f"training set of {source.name}, {len(source):,} images"
         images = Images(source, name, of_source(source))
         network.check_images("config.data", source.image_shape)
-        return _of_images(config, images, network, extract, mesh, cache)
+        return _of_images(experiment, images, network, extract, mesh, cache)
     path = pathlib.Path(given).expanduser()
     if path.suffix in (".npz", ".pkl") and path.is_file():
         names = _names(path)
         if "mu" in names or "arr_0" not in names:
             has_images = "arr_0" in names
-            return _of_file(config, path, has_images, network, extract, mesh, cache)
-    images = open_images(path, FIELD, network, config.data.threads)
-    return _of_images(config, images, network, extract, mesh, cache)
+            return _of_file(experiment, path, has_images, network, extract, mesh, cache)
+    images = open_images(path, FIELD, network, experiment.settings.data.threads)
+    return _of_images(experiment, images, network, extract, mesh, cache)
 
 
 def _names(path: pathlib.Path) -> set[str]:
@@ -135,7 +134,7 @@ def _names(path: pathlib.Path) -> set[str]:
         raise UserError(f"{FIELD}: {path}: no readable .npz file ({error})") from error
 
 
-def _of_file(config, path, has_images, network, extract, mesh, cache) -> Reference:
+def _of_file(experiment, path, has_images, network, extract, mesh, cache) -> Reference:
     try:
         statistics = statistics_files.read_statistics(path)
     except UserError as error:
@@ -150,16 +149,16 @@ def _of_file(config, path, has_images, network, extract, mesh, cache) -> Referen
     found = Reference(f"{path.name}{count}", hash_of(path), statistics, None, None)
     if not has_images:
         return found
-    images = open_images(path, FIELD, network, config.data.threads)
-    of_images = _of_images(config, images, network, extract, mesh, cache)
+    images = open_images(path, FIELD, network, experiment.settings.data.threads)
+    of_images = _of_images(experiment, images, network, extract, mesh, cache)
     return dataclasses.replace(
         found, features=of_images.features, first=of_images.first
     )
 
 
-def _of_images(config, images, network, extract, mesh, cache) -> Reference:
-    source, keep = images.source, config.fid.precision_count
-    check_count(config, FIELD, len(source))
+def _of_images(experiment, images, network, extract, mesh, cache) -> Reference:
+    source, keep = images.source, experiment.settings.fid.precision_count
+    check_count(experiment, FIELD, len(source))
     shown = source.read(fid_features.chosen(len(source), SHOWN))
     facts = [dict(network.facts), images.identity, len(source), keep]
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
@@ -170,7 +169,9 @@ def _of_images(config, images, network, extract, mesh, cache) -> Reference:
         logging.info("fid: features of %s", images.name)
         collected = fid_features.collect(
             extract,
-            fid_features.source_batches(source, mesh, config.fid.batch_size),
+            fid_features.source_batches(
+                source, mesh, experiment.settings.fid.batch_size
+            ),
             fid_features.start(network, len(source), keep),
             lambda so_far: logging.info("fid: %d of %d", so_far.count, len(source)),
         )
@@ -180,15 +181,18 @@ def _of_images(config, images, network, extract, mesh, cache) -> Reference:
     return Reference(images.name, images.identity, statistics, features, shown)
 
 
-def check_count(config: ConfigDict, field: str, count: int) -> None:
+def check_count(experiment: Experiment, field: str, count: int) -> None:
     """Raises a UserError where the metrics are not defined on so few images."""
-    neighbours, kept = config.fid.neighbours, config.fid.precision_count
+    neighbours, kept = (
+        experiment.settings.fid.neighbours,
+        experiment.settings.fid.precision_count,
+    )
     if 0 < kept <= neighbours:
         raise UserError(
             f"config.fid.precision_count: {kept} images, but precision and recall need "
             f"more than config.fid.neighbours={neighbours}; 0 leaves them out"
         )
-    if kept and config.fid.kid_subset_size < 2:
+    if kept and experiment.settings.fid.kid_subset_size < 2:
         raise UserError("config.fid.kid_subset_size: 1, but at least 2 are needed")
     needed = max(2, neighbours + 1 if kept else 2)
     if count < needed:

@@ -11,16 +11,15 @@ import jax
 import numpy as np
 from absl import logging
 from jaxtyping import UInt8
-from ml_collections import ConfigDict
 
 from ddae_jax.errors import UserError
-from ddae_jax.experiment import autoencoder, common
-from ddae_jax.features.cache import model_identity
+from ddae_jax.experiment import Experiment, autoencoder
+from ddae_jax.experiment.trained import Trained
 from ddae_jax.metrics.frechet import FeatureSums
 from ddae_jax.report import pictures
 from ddae_jax.runtime import compiler, parallel
 from ddae_jax.runtime.files import replacing
-from ddae_jax.runtime.random import stream
+from ddae_jax.settings import plain
 from ddae_jax.tasks import sample
 from ddae_jax.tasks.fid import collect as fid_features
 from ddae_jax.tasks.fid.collect import Collected, Extract
@@ -50,7 +49,7 @@ class Samples:
     first: UInt8[np.ndarray, "shown height width channels"]
 
 
-def image_shape(trained: common.Trained) -> tuple[int, int, int]:
+def image_shape(trained: Trained) -> tuple[int, int, int]:
     """(height, width, channels) of the images that a checkpoint draws.
 
     Raises:
@@ -64,35 +63,34 @@ def image_shape(trained: common.Trained) -> tuple[int, int, int]:
 
 
 def batches(
-    config: ConfigDict, trained: common.Trained, class_count: int, first: int = 0
+    experiment: Experiment, trained: Trained, class_count: int, first: int = 0
 ) -> Iterator[jax.Array]:
     """Yields the samples of --task=sample from `first` on, without end, on the devices.
 
     They go from the sampler to the feature network without passing through the host.
     """
-    size = config.sample.batch_size
+    size = experiment.settings.sample.batch_size
     parallel.check_batch_size("config.sample.batch_size", size, trained.mesh)
     split = parallel.batch_sharding(trained.mesh)
     draw = jax.jit(
         sample.configured_draw(
-            config, trained.denoiser, trained.image_shape, trained.latents
+            experiment, trained.denoiser, trained.image_shape, trained.latents
         ),
         out_shardings=split,
         compiler_options=compiler.compiler_options(),
     )
-    key = stream(config.seed, "sample/noise")
+    key = experiment.stream("sample/noise")
     while True:
         indices = np.arange(first, first + size, dtype=np.int32)
-        labels = sample.sample_labels(config, indices, class_count)
+        labels = sample.sample_labels(experiment, indices, class_count)
         placed = None if labels is None else parallel.place(labels, split)
         yield draw(trained.variables, key, parallel.place(indices, split), placed)
         first += size
 
 
 def drawn(
-    config: ConfigDict,
-    workdir: pathlib.Path,
-    trained: common.Trained,
+    experiment: Experiment,
+    trained: Trained,
     network: FeatureNetwork,
     extract: Extract,
 ) -> Samples:
@@ -101,41 +99,42 @@ def drawn(
     Raises:
       UserError: too few samples for the metrics.
     """
-    fid, count = config.fid, config.fid.count
-    check_count(config, "config.fid.count", count)
-    class_count = common.read_json(workdir, "data.json")["class_count"]
+    fid, count = experiment.settings.fid, experiment.settings.fid.count
+    check_count(experiment, "config.fid.count", count)
+    class_count = experiment.class_count
+    sampler = plain.of_chosen(experiment.settings, "sampler")
     facts = {
         "samples": f"drawn from step {trained.step}, EMA weights",
-        "sampler": ", ".join(f"{key} {value}" for key, value in config.sampler.items()),
-        "seed": config.seed,
+        "sampler": ", ".join(f"{key} {value}" for key, value in sampler.items()),
+        "seed": experiment.settings.seed,
     }
-    if config.train.class_conditional:
-        facts["label"] = config.sample.label
-        facts["guidance_scale"] = config.sample.guidance_scale
-        facts["guidance_interval"] = str(config.sample.guidance_interval)
-    start = _start(config, network, count)
-    weights = model_identity(common.encoder(trained, ()), trained.variables)
+    if experiment.settings.train.class_conditional:
+        facts["label"] = experiment.settings.sample.label
+        facts["guidance_scale"] = experiment.settings.sample.guidance_scale
+        facts["guidance_interval"] = str(experiment.settings.sample.guidance_interval)
+    start = _start(experiment, network, count)
+    weights = trained.identity()
     identity = json.dumps(
         {
             **facts,
             **network.facts,
-            **config.fid.to_dict(),
+            **plain.of_section(experiment.settings.fid),
             "weights": weights,
-            "dtype": config.dtype,
-            "guidance_channels": config.sample.guidance_channels,
-            "autoencoder": config.autoencoder.to_dict(),
+            "dtype": experiment.settings.dtype,
+            "guidance_channels": experiment.settings.sample.guidance_channels,
+            "autoencoder": plain.of_section(experiment.settings.autoencoder),
         }
     )
-    partial = workdir / PARTIAL
+    partial = experiment.workdir / PARTIAL
     shown: list[np.ndarray] = []
     collected = _resume(partial, identity, start, shown)
-    folder = workdir / f"{FOLDER}.part"
+    folder = experiment.workdir / f"{FOLDER}.part"
     if fid.keep_samples and jax.process_index() == 0 and not collected.count:
         shutil.rmtree(folder, ignore_errors=True)
 
     def seen():
         place = collected.count
-        for images in batches(config, trained, class_count, place):
+        for images in batches(experiment, trained, class_count, place):
             if place < SHOWN or fid.keep_samples:
                 on_host = parallel.on_host(images)[: count - place]
                 shown.extend(on_host[: max(SHOWN - len(shown), 0)])
@@ -157,15 +156,15 @@ def drawn(
     collected = fid_features.collect(extract, seen(), collected, report)
     if jax.process_index() == 0:
         if fid.keep_samples:
-            shutil.rmtree(workdir / FOLDER, ignore_errors=True)
-            folder.rename(workdir / FOLDER)
+            shutil.rmtree(experiment.workdir / FOLDER, ignore_errors=True)
+            folder.rename(experiment.workdir / FOLDER)
         partial.unlink(missing_ok=True)
     name = f"{count:,} samples of step {trained.step}"
     return Samples(name, facts, collected, np.stack(shown))
 
 
 def from_files(
-    config: ConfigDict,
+    experiment: Experiment,
     mesh: jax.sharding.Mesh,
     network: FeatureNetwork,
     extract: Extract,
@@ -175,14 +174,14 @@ def from_files(
     Raises:
       UserError: the files are not there, do not fit the network, or are too few.
     """
-    path = pathlib.Path(config.fid.samples).expanduser()
-    images = open_images(path, FIELD, network, config.data.threads)
+    path = pathlib.Path(experiment.settings.fid.samples).expanduser()
+    images = open_images(path, FIELD, network, experiment.settings.data.threads)
     source, count = images.source, len(images.source)
-    check_count(config, FIELD, count)
+    check_count(experiment, FIELD, count)
     collected = fid_features.collect(
         extract,
-        fid_features.source_batches(source, mesh, config.fid.batch_size),
-        _start(config, network, count),
+        fid_features.source_batches(source, mesh, experiment.settings.fid.batch_size),
+        _start(experiment, network, count),
         lambda so_far: logging.info("fid: %d of %d samples", so_far.count, count),
     )
     facts = {"samples": str(path), "samples_identity": images.identity}
@@ -190,8 +189,8 @@ def from_files(
     return Samples(images.name, facts, collected, first)
 
 
-def _start(config: ConfigDict, network: FeatureNetwork, count: int) -> Collected:
-    fid = config.fid
+def _start(experiment: Experiment, network: FeatureNetwork, count: int) -> Collected:
+    fid = experiment.settings.fid
     try:
         return fid_features.start(
             network, count, fid.precision_count, fid.inception_splits

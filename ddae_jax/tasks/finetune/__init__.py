@@ -18,21 +18,21 @@ import pathlib
 
 import jax
 from absl import logging
-from ml_collections import ConfigDict
 
 from ddae_jax.data import label_fraction
 from ddae_jax.data import source as data_source
 from ddae_jax.data.source import Source
 from ddae_jax.diffusion.times import official
 from ddae_jax.errors import UserError
+from ddae_jax.experiment import DATA, Experiment
 from ddae_jax.experiment import cell as cells
-from ddae_jax.experiment import common
-from ddae_jax.experiment.cell import Cell
-from ddae_jax.experiment.common import Trained
+from ddae_jax.experiment.cell import TapAtTime
+from ddae_jax.experiment.trained import Trained
 from ddae_jax.models import NETWORKS
+from ddae_jax.models.base import Network
 from ddae_jax.report import outcome
 from ddae_jax.runtime import checkpoint, log, parallel
-from ddae_jax.runtime.random import stream
+from ddae_jax.settings import plain
 from ddae_jax.settings.fields import declared
 from ddae_jax.tasks.finetune import classifier as classifiers
 from ddae_jax.tasks.finetune import depths
@@ -64,7 +64,7 @@ _SAID_OTHERWISE = (
 )
 
 
-def run(config: ConfigDict, workdir: pathlib.Path) -> None:
+def run(experiment: Experiment) -> None:
     """Fine-tunes the checkpoint, or the network at random weights.
 
     What is reported is measured on the test set after the last epoch: neither an epoch
@@ -74,28 +74,31 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
       UserError: no checkpoint; data, tap or setting that do not fit; another run under
         the same config.finetune.output; a loss that is not finite.
     """
-    workdir = pathlib.Path(workdir)
-    settings = config.finetune
+    settings = experiment.settings.finetune
     finetune_saved.check_name(settings.output)
-    train, test = _sources(config)
-    trained = _start(config, workdir, train)
+    train, test = _sources(experiment)
+    trained = _start(experiment, train)
     parallel.check_batch_size(
         "config.finetune.batch_size", settings.batch_size, trained.mesh
     )
     for source in (train, test):
-        common.check_images(trained, source)
-    cell = _cell(config, workdir, trained)
-    network = _regularised(config, trained.denoiser.network)
+        trained.check_images(source)
+    cell = _cell(experiment, trained)
+    network = _regularised(experiment)
     denoiser = dataclasses.replace(trained.denoiser, network=network)
     classifier = Classifier(denoiser, cell.tap, cell.time.time, trained.latents)
     layers = depths.layer_depths(denoiser, trained.image_shape, cell.tap)
-    folder = workdir / settings.output
-    saved = finetune_saved.settings(config, trained, cell, train)
+    folder = experiment.workdir / settings.output
+    saved = finetune_saved.settings(experiment, trained, cell, train)
     finetune_saved.claim(folder, saved)
     feed = Feed(
-        train, settings.batch_size, config.seed, trained.mesh, config.data.threads
+        train,
+        settings.batch_size,
+        experiment.settings.seed,
+        trained.mesh,
+        experiment.settings.data.threads,
     )
-    state = _fit(config, folder, trained, classifier, layers, feed, test)
+    state = _fit(experiment, folder, trained, classifier, layers, feed, test)
     finetune_saved.write(folder, parallel.on_host(state.ema))
     if jax.process_index() != 0:
         return
@@ -116,52 +119,45 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         "layers": max(layers.values()) + 1,
         "curve": rows,
     }
-    protocol = _protocol(config, cell, train, test) | {
+    protocol = _protocol(experiment, cell, train, test) | {
         # Of all runs, where there were interruptions.
         "seconds": round(sum(row["seconds"] for row in rows), 1)
     }
-    shown = finetune_outcome.outcome_of(facts, protocol, workdir)
-    outcome.write(workdir, settings.output, shown)
+    shown = finetune_outcome.outcome_of(facts, protocol, experiment.workdir)
+    outcome.write(experiment.workdir, settings.output, shown)
 
 
-def _sources(config: ConfigDict) -> tuple[Source, Source]:
+def _sources(experiment: Experiment) -> tuple[Source, Source]:
     """The labelled part of the training set, and the test set."""
-    settings = config.finetune
-    train = data_source.first(common.load_source(config, "train"), settings.train_count)
-    test = data_source.first(common.load_source(config, "test"), settings.test_count)
-    common.check_classes(train, "config.finetune.train_count")
+    settings = experiment.settings.finetune
+    train = data_source.first(experiment.source("train"), settings.train_count)
+    test = data_source.first(experiment.source("test"), settings.test_count)
+    data_source.check_classes(train, "config.finetune.train_count")
     chosen = label_fraction.labelled_part(
-        train.labels, settings.label_fraction, config.seed
+        train.labels, settings.label_fraction, experiment.settings.seed
     )
-    return train if len(chosen) == len(train) else data_source.subset(
-        train, chosen
-    ), test
+    if len(chosen) < len(train):
+        train = data_source.subset(train, chosen)
+    return train, test
 
 
-def _start(config: ConfigDict, workdir: pathlib.Path, train: Source) -> Trained:
+def _start(experiment: Experiment, train: Source) -> Trained:
     """The checkpoint, or random weights, for which no run need have been here."""
-    if not config.finetune.from_scratch:
-        return common.restore_ema(config, workdir)
-    if not (workdir / "data.json").exists():
-        content = {
-            "name": train.name,
-            "train_images": len(train),
-            "image_shape": list(train.image_shape),
-            "class_count": len(train.class_names),
-            "class_names": list(train.class_names),
-        }
-        common.write_json(workdir, "data.json", content)
+    if not experiment.settings.finetune.from_scratch:
+        return experiment.trained()
+    if not (experiment.workdir / DATA).exists():
+        experiment.describe_data(train)
     parallel.all_processes(True)  # what process 0 wrote is there for the others
-    return common.untrained(config, workdir)
+    return experiment.untrained()
 
 
-def _cell(config: ConfigDict, workdir: pathlib.Path, trained: Trained) -> Cell:
+def _cell(experiment: Experiment, trained: Trained) -> TapAtTime:
     """The tap and the time; config.finetune.time stands above the noise level."""
-    cell = cells.choose(config, "finetune", workdir, trained.denoiser)
-    given = config.finetune.time
+    cell = cells.choose(experiment, "finetune", trained.denoiser)
+    given = experiment.settings.finetune.time
     if given is None:
         return cell
-    if config.finetune.noise_level:
+    if experiment.settings.finetune.noise_level:
         raise UserError(
             "config.finetune.time: give this or config.finetune.noise_level, not both"
         )
@@ -170,36 +166,33 @@ def _cell(config: ConfigDict, workdir: pathlib.Path, trained: Trained) -> Cell:
     return dataclasses.replace(cell, time=time, chosen_by=f"{by_tap}, time: config")
 
 
-def _regularised(config: ConfigDict, network):
+def _regularised(experiment: Experiment) -> Network:
     """The network with the drop path and the dropout of fine-tuning."""
-    wanted = {
-        "drop_path": config.finetune.drop_path or None,
-        "dropout": config.finetune.dropout,
-    }
+    settings, network = experiment.settings.finetune, experiment.settings.network
+    wanted = {"drop_path": settings.drop_path or None, "dropout": settings.dropout}
     for field, value in wanted.items():
         if value is None:
             continue
         if field not in declared(type(network)):
             having = [name for name, cls in NETWORKS.items() if field in declared(cls)]
+            name = experiment.settings.names["network"]
             raise UserError(
-                f"config.finetune.{field}: {value}, but network {config.network.name} "
+                f"config.finetune.{field}: {value}, but network {name} "
                 f"has none; these have it: {', '.join(having)}"
             )
-        if not 0 <= value < 1:
-            raise UserError(f"config.finetune.{field}: {value} is not in [0, 1)")
         network = network.clone(**{field: value})
     return network
 
 
-def _augmentation(config: ConfigDict) -> tuple[bool, int]:
+def _augmentation(experiment: Experiment) -> tuple[bool, int]:
     """Flip and crop: fine-tuning's own, or where there is none the probe's."""
-    given = config.finetune
-    flip = config.probe.flip if given.flip is None else given.flip
-    return flip, config.probe.crop if given.crop is None else given.crop
+    given, probe = experiment.settings.finetune, experiment.settings.probe
+    flip = probe.flip if given.flip is None else given.flip
+    return flip, probe.crop if given.crop is None else given.crop
 
 
 def _fit(
-    config: ConfigDict,
+    experiment: Experiment,
     folder: pathlib.Path,
     trained: Trained,
     classifier: Classifier,
@@ -207,12 +200,12 @@ def _fit(
     feed: Feed,
     test: Source,
 ) -> TrainState:
-    settings = config.finetune
-    marks = _marks(config, feed)
+    settings = experiment.settings.finetune
+    marks = _marks(experiment, feed)
     steps = max(marks)
     network = classifiers.select(trained.params, tuple(layers))
-    recipe = _recipe(config, classifier, layers, feed, steps)
-    test_key = stream(config.seed, "finetune/test_noise")
+    recipe = _recipe(experiment, classifier, layers, feed, steps)
+    test_key = experiment.stream("finetune/test_noise")
     accuracy = classifiers.accuracy_function(
         classifier, trained.autoencoder, test, feed.mesh, feed.batch_size, test_key
     )
@@ -248,9 +241,10 @@ def _fit(
     return loop.fit(folder, trainer, plan, (Hook(when, measure),))
 
 
-def _marks(config: ConfigDict, feed: Feed) -> dict[int, int]:
+def _marks(experiment: Experiment, feed: Feed) -> dict[int, int]:
     """Step -> epoch, of every measurement, ascending; the last is the end."""
-    epochs, every = config.finetune.epochs, config.finetune.eval_every
+    settings = experiment.settings.finetune
+    epochs, every = settings.epochs, settings.eval_every
     return {
         steps_of_epochs(epoch, len(feed.source), feed.batch_size): epoch
         for epoch in (*range(every, epochs, every), epochs)
@@ -258,21 +252,21 @@ def _marks(config: ConfigDict, feed: Feed) -> dict[int, int]:
 
 
 def _recipe(
-    config: ConfigDict,
+    experiment: Experiment,
     classifier: Classifier,
     layers: dict[str, int],
     feed: Feed,
     steps: int,
 ) -> FinetuneStep:
-    settings = config.finetune
+    settings = experiment.settings.finetune
     warmup = steps_of_epochs(settings.warmup_epochs, len(feed.source), feed.batch_size)
     optimizer = adamw(
         WarmupCosine(settings.learning_rate, warmup, steps),
         settings.weight_decay,
         settings.clip_norm,
-        layer_factors(layers, _layer_decay(config)),
+        layer_factors(layers, _layer_decay(experiment)),
     )
-    flip, crop = _augmentation(config)
+    flip, crop = _augmentation(experiment)
     return FinetuneStep(
         classifier,
         optimizer,
@@ -285,16 +279,19 @@ def _recipe(
     )
 
 
-def _layer_decay(config: ConfigDict) -> float:
+def _layer_decay(experiment: Experiment) -> float:
     """There is nothing to preserve in random weights."""
-    return 1.0 if config.finetune.from_scratch else config.finetune.layer_decay
+    settings = experiment.settings.finetune
+    return 1.0 if settings.from_scratch else settings.layer_decay
 
 
-def _protocol(config: ConfigDict, cell: Cell, train: Source, test: Source) -> dict:
-    flip, crop = _augmentation(config)
+def _protocol(
+    experiment: Experiment, cell: TapAtTime, train: Source, test: Source
+) -> dict:
+    flip, crop = _augmentation(experiment)
     given = {
         name: value
-        for name, value in config.finetune.to_dict().items()
+        for name, value in plain.of_section(experiment.settings.finetune).items()
         if name not in _SAID_OTHERWISE
     }
     return {
@@ -302,12 +299,12 @@ def _protocol(config: ConfigDict, cell: Cell, train: Source, test: Source) -> di
         "train_images": len(train),
         "test_images": len(test),
         "tap_and_time": cell.chosen_by,
-        "layer_decay": _layer_decay(config),
+        "layer_decay": _layer_decay(experiment),
         "flip": flip,
         "crop": crop,
         "optimizer": "AdamW, linear warm-up, cosine per step to 0",
         "noise": "fresh every batch; in test one draw an image",
         "weights": "EMA after the last epoch",
-        "seed": config.seed,
-        "dtype": config.dtype,
+        "seed": experiment.settings.seed,
+        "dtype": experiment.settings.dtype,
     }

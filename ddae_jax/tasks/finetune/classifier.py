@@ -30,7 +30,7 @@ def select(params: dict, paths: tuple[str, ...]) -> dict:
 def complete(denoiser: Denoiser, params: dict, image_shape: tuple[int, ...]) -> dict:
     """The whole tree of the network: zeros where `params` has nothing.
 
-    Under jit, what stands behind the tap is dropped, zeros and all.
+    Under jit, what comes after the tap is dropped, zeros and all.
     """
     flat = flax.traverse_util.flatten_dict(params, sep="/")
     whole = {

@@ -8,15 +8,14 @@ import flax.traverse_util
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
-from ml_collections import ConfigDict
 
 from ddae_jax.data.source import Source
 from ddae_jax.denoiser import Denoiser
 from ddae_jax.errors import UserError
-from ddae_jax.experiment import common
-from ddae_jax.experiment.cell import Cell
-from ddae_jax.experiment.common import Trained
-from ddae_jax.features.cache import model_identity
+from ddae_jax.experiment import Experiment
+from ddae_jax.experiment.cell import TapAtTime
+from ddae_jax.experiment.trained import Trained
+from ddae_jax.settings import plain
 from ddae_jax.tasks.finetune import classifier, depths
 from ddae_jax.train import folders
 from ddae_jax.weights import folder as weights_folder
@@ -34,16 +33,17 @@ def check_name(output: str) -> None:
         )
 
 
-def settings(config: ConfigDict, trained: Trained, cell: Cell, train: Source) -> dict:
+def settings(
+    experiment: Experiment, trained: Trained, cell: TapAtTime, train: Source
+) -> dict:
     """All that decides what fine-tuning comes to, JSON-able."""
     weights = None
-    if not config.finetune.from_scratch:
+    if not experiment.settings.finetune.from_scratch:
         # A pre-training that began anew has other weights at the same step.
-        encoder = common.encoder(trained, (cell.tap,))
-        weights = model_identity(encoder, trained.variables)
+        weights = trained.identity((cell.tap,))
     ours = {
         f"finetune.{name}": value
-        for name, value in config.finetune.to_dict().items()
+        for name, value in plain.of_section(experiment.settings.finetune).items()
         if name not in _NOT_OF_THE_RESULT
     }
     content = {
@@ -52,16 +52,16 @@ def settings(config: ConfigDict, trained: Trained, cell: Cell, train: Source) ->
         "time": cell.time.time,
         "step": trained.step,
         "weights": weights,
-        "seed": config.seed,
-        "dtype": config.dtype,
+        "seed": experiment.settings.seed,
+        "dtype": experiment.settings.dtype,
         "data.name": train.name,
         "image_shape": train.image_shape,
         "train_images": len(train),
         "class_names": train.class_names,
-        "network": config.network.to_dict(),
-        "process": config.process.to_dict(),
-        "probe.flip": config.probe.flip,
-        "probe.crop": config.probe.crop,
+        "network": plain.of_chosen(experiment.settings, "network"),
+        "process": plain.of_chosen(experiment.settings, "process"),
+        "probe.flip": experiment.settings.probe.flip,
+        "probe.crop": experiment.settings.probe.crop,
     }
     return json.loads(json.dumps(content))
 
@@ -104,16 +104,15 @@ def write(folder: pathlib.Path, params: dict) -> None:
 
 
 def load_finetuned(
-    config: ConfigDict, workdir: str | pathlib.Path, output: str = "finetune"
+    experiment: Experiment, output: str = "finetune"
 ) -> tuple[Denoiser, dict, dict[str, Array], str, float, tuple[str, ...]]:
     """Reads a fine-tuned classifier back.
 
     Args:
-      config: of the workdir.
       output: the config.finetune.output that it was trained under.
 
     Returns:
-      the denoiser; all parameters of its network, zeros behind the tap; the head,
+      the denoiser; all parameters of its network, zeros after the tap; the head,
       {"kernel", "bias"}, for `heads.linear.logits`; the tap; the process's own time;
       and the names of the classes. A denoiser of latents needs the workdir's
       autoencoder beside them.
@@ -122,9 +121,9 @@ def load_finetuned(
       UserError: nothing was fine-tuned under that name, or not to the end.
     """
     check_name(output)
-    folder = pathlib.Path(workdir) / output
+    folder = experiment.workdir / output
     try:
-        saved = common.read_json(folder, FILE)
+        saved = experiment.read_json(f"{output}/{FILE}")
     except FileNotFoundError as error:
         raise UserError(
             f"{folder}: nothing is fine-tuned there; run --task=finetune first"
@@ -133,8 +132,8 @@ def load_finetuned(
         raise UserError(
             f"{folder}: fine-tuning did not end; run --task=finetune again to go on"
         )
-    denoiser = common.denoiser(config)
-    shape = common.image_shape(workdir)
+    denoiser = experiment.denoiser
+    shape = experiment.image_shape
     tap, names = saved["tap"], tuple(saved["class_names"])
     shapes = depths.parameter_shapes(denoiser, shape)
     used = depths.used_parameters(denoiser, shape, tap)

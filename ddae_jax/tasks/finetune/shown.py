@@ -5,7 +5,6 @@ import pathlib
 
 from matplotlib.figure import Figure
 
-from ddae_jax.experiment import common
 from ddae_jax.report import figures as curves
 from ddae_jax.report import outcome
 
@@ -52,13 +51,10 @@ def _figure(facts: dict, workdir: pathlib.Path) -> Figure:
         scale = 1 if axis is loss else 100
         values = [scale * row[name] for row in facts["curve"]]
         axis.plot(epochs, values, ".-", color=curves.COLOURS[colour], label=label)
-    try:
-        probe = common.read_json(workdir, "probe.json")["chosen"]["test"]
-    except (FileNotFoundError, ValueError, KeyError):
-        probe = None
-    if probe is not None:
+    probe = (outcome.read_json(workdir / "probe.json") or {}).get("chosen", {})
+    if "test" in probe:
         line = {"color": curves.COLOURS[2], "linestyle": ":", "label": "linear probe"}
-        accuracy.axhline(100 * probe, **line)
+        accuracy.axhline(100 * probe["test"], **line)
     loss.set_ylabel("training loss")
     accuracy.set_ylabel("test accuracy (%)")
     accuracy.set_xlabel("epoch")

@@ -7,21 +7,20 @@ from collections.abc import Mapping
 
 from absl import logging
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from ddae_jax.data import source as data_source
 from ddae_jax.data.source import Source
 from ddae_jax.denoiser import Denoiser
 from ddae_jax.diffusion.process import Process
-from ddae_jax.diffusion.times import Time
+from ddae_jax.diffusion.times import Time, resolve
 from ddae_jax.errors import UserError
-from ddae_jax.experiment import common
-from ddae_jax.features.cache import model_identity
+from ddae_jax.experiment import Experiment
 from ddae_jax.heads.mlp import NoisyMLP
 from ddae_jax.models.wideresnet import WideResNet
 from ddae_jax.runtime import log, parallel
-from ddae_jax.settings import schema
+from ddae_jax.settings import plain
 from ddae_jax.settings.fields import unknown
+from ddae_jax.settings.noisy_classifier import NoisyClassifierSettings
 from ddae_jax.tasks.noisy_classifier import result as noisy_classifier_result
 from ddae_jax.tasks.noisy_classifier.classifier import (
     SGD,
@@ -29,7 +28,6 @@ from ddae_jax.tasks.noisy_classifier.classifier import (
     NoisyClassifier,
 )
 from ddae_jax.tasks.noisy_classifier.training import Training
-from ddae_jax.tasks.probe.grid import resolve_times
 from ddae_jax.train import folders
 from ddae_jax.train.optimizers import Adam
 from ddae_jax.train.plan import steps_of_epochs
@@ -40,7 +38,7 @@ _MANY_TAPS = 12
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
+class Assignment:
     """One classifier, ready to be trained.
 
     Attributes:
@@ -57,7 +55,7 @@ class Job:
     determined_by: Mapping[str, object]
 
 
-def run(config: ConfigDict, workdir: pathlib.Path) -> None:
+def run(experiment: Experiment) -> None:
     """Trains config.noisy_classifier.kinds in turn, and tests each at all noise levels.
 
     Each kind goes on from its checkpoint in `workdir`/OUTPUT/KIND. After
@@ -68,29 +66,28 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         settings; a tap, time or noise level that does not exist; too few images or
         classes; a loss that is not finite.
     """
-    workdir = pathlib.Path(workdir)
-    settings = config.noisy_classifier
+    settings = experiment.settings.noisy_classifier
     if not settings.kinds:
         known = ", ".join(_MAKERS)
         raise UserError(f"config.noisy_classifier.kinds: empty; known: {known}")
-    process = schema.process(config)
+    process = experiment.settings.process
     times = test_times(settings, process)
-    train = data_source.first(common.load_source(config, "train"), settings.train_count)
-    test = data_source.first(common.load_source(config, "test"), settings.test_count)
+    train = data_source.first(experiment.source("train"), settings.train_count)
+    test = data_source.first(experiment.source("test"), settings.test_count)
     check_sources(train, test)
-    mesh = parallel.make_mesh(config.mesh.fsdp)
-    jobs = {
-        kind: _MAKERS[kind](config, workdir, train, mesh) for kind in settings.kinds
-    }
+    mesh = experiment.mesh
+    jobs = {kind: _MAKERS[kind](experiment, train, mesh) for kind in settings.kinds}
     for kind, job in jobs.items():
-        check_settings(workdir / settings.output / kind, job.determined_by)
+        check_settings(experiment.workdir / settings.output / kind, job.determined_by)
     for kind, job in jobs.items():
-        _train_and_test(workdir, kind, job, train, test, times, config)
-        noisy_classifier_result.write(workdir, settings.output, kind)
+        _train_and_test(experiment, kind, job, train, test, times)
+        noisy_classifier_result.write(experiment.workdir, settings.output, kind)
 
 
-def _train_and_test(workdir, kind, job, train, test, times, config) -> None:
-    folder = workdir / config.noisy_classifier.output / kind
+def _train_and_test(experiment, kind, job, train, test, times) -> None:
+    settings = experiment.settings
+    output = f"{settings.noisy_classifier.output}/{kind}"
+    folder = experiment.workdir / output
     training = job.training
     name = training.classifier.name
     shape = training.input_shape(job.fixed, train.image_shape)
@@ -123,12 +120,12 @@ def _train_and_test(workdir, kind, job, train, test, times, config) -> None:
             "data": test.name,
             "test_images": len(test),
             "class_count": len(test.class_names),
-            "process": dict(config.process),
+            "process": plain.of_chosen(settings, "process"),
             "time_convention": "noise level"
-            if config.noisy_classifier.test_noise_levels
+            if settings.noisy_classifier.test_noise_levels
             else "published",
             "noise": "one draw an image, the same at all times",
-            "seed": config.seed,
+            "seed": settings.seed,
         },
         "trained_by": {
             "train_images": len(train),
@@ -143,23 +140,27 @@ def _train_and_test(workdir, kind, job, train, test, times, config) -> None:
             ),
         },
     }
-    common.write_json(folder, noisy_classifier_result.CURVE, curve)
+    experiment.write_json(f"{output}/{noisy_classifier_result.CURVE}", curve)
 
 
-def test_times(settings: ConfigDict, process: Process) -> tuple[Time, ...]:
+def test_times(settings: NoisyClassifierSettings, process: Process) -> tuple[Time, ...]:
     """The times of the test: config.noisy_classifier's, or the published ones.
 
     Raises:
-      UserError: as `resolve_times`.
+      UserError: as `times.resolve`.
     """
-    return resolve_times(
-        settings, process, process.test_times, "noisy_classifier", prefix="test_"
+    return resolve(
+        process,
+        settings.test_times or process.test_times,
+        settings.test_noise_levels,
+        "config.noisy_classifier.test_times",
+        "config.noisy_classifier.test_noise_levels",
     )
 
 
 def check_sources(train: Source, test: Source) -> None:
     """Raises a UserError where nothing can be classified, or nothing tested."""
-    common.check_classes(train, "config.noisy_classifier.train_count")
+    data_source.check_classes(train, "config.noisy_classifier.train_count")
     if test.image_shape != train.image_shape:
         raise UserError(
             f"config.data: test images of {test.name} are {test.image_shape}, training "
@@ -167,9 +168,7 @@ def check_sources(train: Source, test: Source) -> None:
         )
 
 
-def choose_tap(
-    config: ConfigDict, workdir: pathlib.Path, denoiser: Denoiser
-) -> tuple[str, str]:
+def choose_tap(experiment: Experiment, denoiser: Denoiser) -> tuple[str, str]:
     """Returns the tap that the head reads, and what chose it.
 
     config.noisy_classifier.tap; else the probe's choice on held-out images, where this
@@ -179,20 +178,21 @@ def choose_tap(
       UserError: there is no such tap.
     """
     taps = tuple(denoiser.network.tap_paths())
-    given = config.noisy_classifier.tap
+    given = experiment.settings.noisy_classifier.tap
     if given:
         if given not in taps:
             field = "config.noisy_classifier.tap"
             raise UserError(unknown(field, given, taps))
         return given, "config"
     try:
-        probed = common.read_json(workdir, "probe.json")["chosen"]["tap"]
+        probed = experiment.read_json("probe.json")["chosen"]["tap"]
     except (FileNotFoundError, ValueError, KeyError):
         probed = None
     if probed in taps:
         return probed, "probe.json"
-    published = _PUBLISHED_TAPS.get(config.process.name)
-    if config.network.name == "unet" and len(taps) >= _MANY_TAPS and published:
+    names = experiment.settings.names
+    published = _PUBLISHED_TAPS.get(names["process"])
+    if names["network"] == "unet" and len(taps) >= _MANY_TAPS and published:
         return published, "published"
     return taps[len(taps) // 2], "middle"
 
@@ -226,11 +226,11 @@ def different_fields(
     }
 
 
-def _features(config, workdir, train, mesh) -> Job:
-    trained = common.restore_ema(config, workdir)
-    common.check_images(trained, train)
-    tap, chosen_by = choose_tap(config, workdir, trained.denoiser)
-    recipe = config.noisy_classifier.features
+def _features(experiment, train, mesh) -> Assignment:
+    trained = experiment.trained()
+    trained.check_images(train)
+    tap, chosen_by = choose_tap(experiment, trained.denoiser)
+    recipe = experiment.settings.noisy_classifier.features
     schedule = CosineAfterWarmup(
         recipe.learning_rate, recipe.epochs, 0, recipe.batch_size, len(train)
     )
@@ -238,7 +238,7 @@ def _features(config, workdir, train, mesh) -> Job:
         f"MLP on {tap}",
         NoisyMLP(len(train.class_names)),
         trained.denoiser.process,
-        common.encoder(trained, (tap,)),
+        trained.encoder((tap,)),
     )
     facts = {
         "tap": tap,
@@ -252,27 +252,27 @@ def _features(config, workdir, train, mesh) -> Job:
         "epochs": recipe.epochs,
     }
     determined_by = {
-        **_determined(config, "features", train, ("network.", "process.")),
+        **_determined(experiment, "features", train, ("network.", "process.")),
         "checkpoint.step": trained.step,
         "noisy_classifier.tap": tap,
         # A pre-training that began anew has other weights at the same step.
-        "checkpoint.weights": model_identity(classifier.encode, trained.variables),
+        "checkpoint.weights": trained.identity((tap,)),
     }
+    optimizer = Adam(schedule, clip_norm=None)
     training = _training(
-        config, "features", classifier, Adam(schedule, clip_norm=None), mesh, len(train)
+        experiment, "features", classifier, optimizer, mesh, len(train)
     )
-    return Job(training, trained.variables, facts, determined_by)
+    return Assignment(training, trained.variables, facts, determined_by)
 
 
-def _wide_resnet(config, workdir, train, mesh) -> Job:
-    recipe = config.noisy_classifier.wide_resnet
+def _wide_resnet(experiment, train, mesh) -> Assignment:
+    recipe = experiment.settings.noisy_classifier.wide_resnet
     try:
-        network = WideResNet(
-            len(train.class_names), recipe.depth, recipe.widen, config.dtype
-        )
+        dtype, classes = experiment.settings.dtype, len(train.class_names)
+        network = WideResNet(classes, recipe.depth, recipe.widen, dtype)
     except UserError as error:
         raise UserError(f"config.noisy_classifier.wide_resnet: {error}") from error
-    classifier = NoisyClassifier(network.title, network, schema.process(config))
+    classifier = NoisyClassifier(network.title, network, experiment.settings.process)
     schedule = CosineAfterWarmup(
         recipe.learning_rate,
         recipe.epochs,
@@ -290,20 +290,22 @@ def _wide_resnet(config, workdir, train, mesh) -> Job:
         "schedule": f"{recipe.warmup_epochs} warm-up epochs, cosine per epoch to 0",
         "epochs": recipe.epochs,
     }
-    determined_by = _determined(config, "wide_resnet", train, ("process.",))
-    training = _training(config, "wide_resnet", classifier, optimizer, mesh, len(train))
-    return Job(training, {}, facts, determined_by)
+    determined_by = _determined(experiment, "wide_resnet", train, ("process.",))
+    training = _training(
+        experiment, "wide_resnet", classifier, optimizer, mesh, len(train)
+    )
+    return Assignment(training, {}, facts, determined_by)
 
 
 _MAKERS = {"features": _features, "wide_resnet": _wide_resnet}
 
 
-def _determined(config, kind, train, prefixes) -> dict[str, object]:
+def _determined(experiment, kind, train, prefixes) -> dict[str, object]:
     """The config fields that the weights follow from, as JSON has them."""
     prefixes += (f"noisy_classifier.{kind}.",)
     names = ("seed", "dtype", "data.name", "data.image_size", "data.channels")
-    flat = schema.flatten(config)
-    flip, crop = _augmentation(config)
+    flat = plain.flatten(plain.of_settings(experiment.settings))
+    flip, crop = _augmentation(experiment)
     return {
         **{k: v for k, v in flat.items() if k in names or k.startswith(prefixes)},
         "noisy_classifier.train_count": len(train),
@@ -312,8 +314,8 @@ def _determined(config, kind, train, prefixes) -> dict[str, object]:
     }
 
 
-def _augmentation(config) -> tuple[bool, int]:
-    settings, probe = config.noisy_classifier, config.probe
+def _augmentation(experiment) -> tuple[bool, int]:
+    settings, probe = experiment.settings.noisy_classifier, experiment.settings.probe
     flip = probe.flip if settings.flip is None else settings.flip
     crop = probe.crop if settings.crop is None else settings.crop
     if crop < 0:
@@ -321,12 +323,12 @@ def _augmentation(config) -> tuple[bool, int]:
     return flip, crop
 
 
-def _training(config, kind, classifier, optimizer, mesh: Mesh, count) -> Training:
-    settings = config.noisy_classifier
-    recipe = settings[kind]
+def _training(experiment, kind, classifier, optimizer, mesh: Mesh, count) -> Training:
+    settings = experiment.settings.noisy_classifier
+    recipe = getattr(settings, kind)
     field = f"config.noisy_classifier.{kind}"
     parallel.check_batch_size(f"{field}.batch_size", recipe.batch_size, mesh)
-    flip, crop = _augmentation(config)
+    flip, crop = _augmentation(experiment)
     return Training(
         classifier,
         optimizer,
@@ -336,9 +338,9 @@ def _training(config, kind, classifier, optimizer, mesh: Mesh, count) -> Trainin
         batch_size=recipe.batch_size,
         flip=flip,
         crop=crop,
-        seed=config.seed,
+        seed=experiment.settings.seed,
         learning_rate_field=f"{field}.learning_rate",
-        threads=config.data.threads,
+        threads=experiment.settings.data.threads,
         log_every=settings.log_every,
         checkpoint_every=settings.checkpoint_every,
         steps_per_dispatch=settings.steps_per_dispatch,

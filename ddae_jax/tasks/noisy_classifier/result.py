@@ -5,7 +5,6 @@ from collections.abc import Mapping
 
 from matplotlib.figure import Figure
 
-from ddae_jax.experiment import common
 from ddae_jax.report import figures as curves
 from ddae_jax.report import outcome
 
@@ -104,10 +103,7 @@ def figure(shown: Mapping[str, Mapping], class_count: int) -> Figure:
 
 
 def _read(folder: pathlib.Path) -> dict | None:
-    try:
-        return common.read_json(folder, CURVE)
-    except (FileNotFoundError, ValueError):
-        return None
+    return outcome.read_json(folder / CURVE)
 
 
 def _summary(curve: Mapping) -> str:

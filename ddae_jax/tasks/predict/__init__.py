@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import pathlib
 import time as clock
 
 import jax
@@ -10,23 +9,22 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
-from ml_collections import ConfigDict
 
 from ddae_jax.data import image_files
 from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
+from ddae_jax.experiment import Experiment
 from ddae_jax.features.encode import encode_batches
 from ddae_jax.report import outcome, pictures
 from ddae_jax.runtime import log, parallel
-from ddae_jax.runtime.random import stream
 from ddae_jax.tasks.predict import files as predict_files
 from ddae_jax.tasks.predict import head as predict_head
-from ddae_jax.tasks.predict.head import Model
+from ddae_jax.tasks.predict.head import Predictor
 
 _SHOWN = 8  # images in a row of the picture
 
 
-def run(config: ConfigDict, workdir: pathlib.Path) -> None:
+def run(experiment: Experiment) -> None:
     """Predicts every image below config.predict.images.
 
     Images are decoded batch by batch and written to disk as they come: memory does not
@@ -41,35 +39,36 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         trained.
     """
     started = clock.monotonic()
-    workdir = pathlib.Path(workdir)
     field = "config.predict.images"
-    if not config.predict.images:
+    if not experiment.settings.predict.images:
         raise UserError(f"{field}: name a file or a folder")
-    root, paths = image_files.find(config.predict.images, field)
-    batch_size = config.predict.batch_size
-    mesh = parallel.make_mesh(config.mesh.fsdp)
+    root, paths = image_files.find(experiment.settings.predict.images, field)
+    batch_size = experiment.settings.predict.batch_size
+    mesh = experiment.mesh
     parallel.check_batch_size("config.predict.batch_size", batch_size, mesh)
-    model = predict_head.load(config, workdir)
+    model = predict_head.load(experiment)
     source = image_files.source(
         field,
         paths,
         model.image_shape,
-        image_files.enlarges(config.data.name),
-        threads=config.data.threads,
+        image_files.enlarges(experiment.settings.data.name),
+        threads=experiment.settings.data.threads,
     )
     files = [path.relative_to(root).as_posix() for path in paths]
-    found = _predict(config, workdir, model, source, files)
+    found = _predict(experiment, model, source, files)
     protocol = {
         "images": len(source),
-        "folder": config.predict.images,
+        "folder": experiment.settings.predict.images,
         "noise": "one draw per image",
         **model.facts,
         "batch_size": batch_size,
-        "seed": config.seed,
+        "seed": experiment.settings.seed,
         "seconds": round(clock.monotonic() - started, 1),
     }
-    outcome.write(workdir, "predict", _outcome(model, source, found, protocol))
-    logging.info("predict: %s", workdir / predict_files.FEATURES)
+    outcome.write(
+        experiment.workdir, "predict", _outcome(model, source, found, protocol)
+    )
+    logging.info("predict: %s", experiment.workdir / predict_files.FEATURES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,9 +85,8 @@ class Found:
 
 
 def _predict(
-    config: ConfigDict,
-    workdir: pathlib.Path,
-    model: Model,
+    experiment: Experiment,
+    model: Predictor,
     source: Source,
     files: list[str],
 ) -> Found:
@@ -98,14 +96,14 @@ def _predict(
         "noise_level": np.array(model.noise_level),
         "class_names": np.array(model.class_names, str),
     }
-    noise_key = stream(config.seed, "predict/noise")
+    noise_key = experiment.stream("predict/noise")
     batches = encode_batches(
         [(model.encode, model.time)],
         model.params,
         model.mesh,
         source,
         noise_key,
-        config.predict.batch_size,
+        experiment.settings.predict.batch_size,
     )
     classes, confidences, done = [], [], 0
     progress = log.Progress("predict", len(source))
@@ -113,11 +111,11 @@ def _predict(
         writing = jax.process_index() == 0
         if writing:
             add_features = stack.enter_context(
-                predict_files.features(workdir, len(source), facts)
+                predict_files.features(experiment.workdir, len(source), facts)
             )
         if writing and model.probabilities:
             add_predictions = stack.enter_context(
-                predict_files.predictions(workdir, files, model.class_names)
+                predict_files.predictions(experiment.workdir, files, model.class_names)
             )
         for _, (features,) in batches:
             count = len(features[model.tap])
@@ -136,13 +134,13 @@ def _predict(
     progress.close()
     if not model.probabilities:
         if writing:  # classes of an earlier call are not those of these images
-            (workdir / predict_files.PREDICTIONS).unlink(missing_ok=True)
+            (experiment.workdir / predict_files.PREDICTIONS).unlink(missing_ok=True)
         return Found(np.zeros(0, int), np.zeros(0))
     return Found(np.concatenate(classes), np.concatenate(confidences))
 
 
 def _outcome(
-    model: Model, source: Source, found: Found, protocol: dict
+    model: Predictor, source: Source, found: Found, protocol: dict
 ) -> outcome.Outcome:
     where = f"{model.tap}, noise level {model.noise_level:.3g}"
     facts = {

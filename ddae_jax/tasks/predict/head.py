@@ -12,21 +12,18 @@ import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 from jaxtyping import Float
-from ml_collections import ConfigDict
 
 from ddae_jax.data import source as data_source
 from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
-from ddae_jax.experiment import cell, common
-from ddae_jax.experiment.cell import Cell
-from ddae_jax.experiment.common import Trained
-from ddae_jax.features.cache import model_identity
+from ddae_jax.experiment import Experiment, cell
+from ddae_jax.experiment.cell import TapAtTime
+from ddae_jax.experiment.trained import Trained
 from ddae_jax.features.encode import Encode, encode_set
 from ddae_jax.heads import logistic
 from ddae_jax.heads.logistic import LogisticRegression
 from ddae_jax.runtime import parallel
 from ddae_jax.runtime.files import replacing
-from ddae_jax.runtime.random import stream
 from ddae_jax.tasks.finetune import saved as finetune_saved
 from ddae_jax.tasks.finetune.saved import load_finetuned
 
@@ -36,7 +33,7 @@ _IDENTITY = "identity"
 
 
 @dataclasses.dataclass(frozen=True)
-class Model:
+class Predictor:
     """From images to features, and from those to probabilities.
 
     Attributes:
@@ -66,19 +63,19 @@ class Model:
     facts: dict[str, Any]
 
 
-def load(config: ConfigDict, workdir: pathlib.Path) -> Model:
+def load(experiment: Experiment) -> Predictor:
     """The model that config.predict.head names.
 
     Raises:
       UserError: no checkpoint, or nothing fine-tuned; no head can be trained.
     """
     kinds = {"": _without, "probe": _probe, "finetune": _finetuned}
-    return kinds[config.predict.head](config, workdir)
+    return kinds[experiment.settings.predict.head](experiment)
 
 
-def _without(config: ConfigDict, workdir: pathlib.Path) -> Model:
-    trained = common.restore_ema(config, workdir)
-    chosen = cell.choose(config, "predict", workdir, trained.denoiser)
+def _without(experiment: Experiment) -> Predictor:
+    trained = experiment.trained()
+    chosen = cell.choose(experiment, "predict", trained.denoiser)
     shape = (
         trained.image_shape
         if trained.latents is None
@@ -88,11 +85,11 @@ def _without(config: ConfigDict, workdir: pathlib.Path) -> Model:
     return _model(trained, shape, chosen.tap, chosen.time.time, (), None, facts)
 
 
-def _finetuned(config: ConfigDict, workdir: pathlib.Path) -> Model:
-    output = config.finetune.output
-    denoiser, params, head, tap, time, names = load_finetuned(config, workdir, output)
-    settings = common.read_json(workdir / output, finetune_saved.FILE)
-    blank = common.untrained(config, workdir)
+def _finetuned(experiment: Experiment) -> Predictor:
+    output = experiment.settings.finetune.output
+    denoiser, params, head, tap, time, names = load_finetuned(experiment, output)
+    settings = experiment.read_json(f"{output}/{finetune_saved.FILE}")
+    blank = experiment.untrained()
     params = jax.device_put(params, parallel.replicated(blank.mesh))
     trained = dataclasses.replace(
         blank, denoiser=denoiser, params=params, step=settings["step"]
@@ -110,34 +107,32 @@ def _finetuned(config: ConfigDict, workdir: pathlib.Path) -> Model:
     )
 
 
-def _probe(config: ConfigDict, workdir: pathlib.Path) -> Model:
+def _probe(experiment: Experiment) -> Predictor:
     """WORKDIR/head.npz, where it is of this checkpoint and these settings; else a
     logistic classifier is fitted on the training set, and kept there."""
-    trained = common.restore_ema(config, workdir)
-    chosen = cell.choose(config, "predict", workdir, trained.denoiser)
-    train = common.load_source(config, "train")
-    count = min(config.predict.train_count or len(train), len(train))
+    trained = experiment.trained()
+    chosen = cell.choose(experiment, "predict", trained.denoiser)
+    train = experiment.source("train")
+    count = min(experiment.settings.predict.train_count or len(train), len(train))
     train = data_source.subset(train, np.arange(count))
-    common.check_images(trained, train)
+    trained.check_images(train)
     check_training(train)
     identity = {
         "step": trained.step,
-        "weights": model_identity(
-            common.encoder(trained, (chosen.tap,)), trained.variables
-        ),
+        "weights": trained.identity((chosen.tap,)),
         "tap": chosen.tap,
         "time": chosen.time.time,
         "data": train.name,
         "train_images": len(train),
         "classes": list(train.class_names),
-        "l2": config.probe.l2,
-        "seed": config.seed,
+        "l2": experiment.settings.probe.l2,
+        "seed": experiment.settings.seed,
     }
-    path = workdir / FILE
+    path = experiment.workdir / FILE
     head = read(path, identity)
     if head is None:
         logging.info("predict: fitting a head on %d training images", len(train))
-        head = _fit(config, trained, chosen, train)
+        head = _fit(experiment, trained, chosen, train)
         if jax.process_index() == 0:
             write(path, head, identity)
     else:
@@ -145,7 +140,7 @@ def _probe(config: ConfigDict, workdir: pathlib.Path) -> Model:
     facts = {
         "head": "logistic regression on standardised features",
         "head trained on": f"{len(train)} training images of {train.name}",
-        "l2": config.probe.l2,
+        "l2": experiment.settings.probe.l2,
         "weights": "EMA",
         "chosen by": chosen.chosen_by,
     }
@@ -160,10 +155,12 @@ def _probe(config: ConfigDict, workdir: pathlib.Path) -> Model:
     )
 
 
-def _model(trained: Trained, shape, tap, time, class_names, function, facts) -> Model:
+def _model(
+    trained: Trained, shape, tap, time, class_names, function, facts
+) -> Predictor:
     times = jnp.array([time], jnp.float32)
-    return Model(
-        common.encoder(trained, (tap,)),
+    return Predictor(
+        trained.encoder((tap,)),
         trained.variables,
         trained.mesh,
         shape,
@@ -179,7 +176,7 @@ def _model(trained: Trained, shape, tap, time, class_names, function, facts) -> 
 
 def check_training(train: Source) -> None:
     """Raises a UserError where no head can be fitted on `train`."""
-    common.check_classes(train, "config.predict.train_count")
+    data_source.check_classes(train, "config.predict.train_count")
     found, classes = len(np.unique(train.labels)), len(train.class_names)
     if found < classes:
         raise UserError(
@@ -189,21 +186,21 @@ def check_training(train: Source) -> None:
 
 
 def _fit(
-    config: ConfigDict, trained: Trained, chosen: Cell, train: Source
+    experiment: Experiment, trained: Trained, chosen: TapAtTime, train: Source
 ) -> LogisticRegression:
-    noise_key = stream(config.seed, "predict/head")
+    noise_key = experiment.stream("predict/head")
     (encoded,) = encode_set(
-        common.encoder(trained, (chosen.tap,)),
+        trained.encoder((chosen.tap,)),
         trained.variables,
         trained.mesh,
         train,
         (chosen.time.time,),
         noise_key,
-        config.predict.batch_size,
+        experiment.settings.predict.batch_size,
     )
     features = encoded[chosen.tap]
     classes = len(train.class_names)
-    head = logistic.fit(features, train.labels, classes, config.probe.l2)
+    head = logistic.fit(features, train.labels, classes, experiment.settings.probe.l2)
     if not head.converged:
         logging.warning("predict: stopped at gradient norm %.1e", head.gradient_norm)
     return head

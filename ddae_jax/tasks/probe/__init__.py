@@ -11,12 +11,12 @@ from absl import logging
 from jax.sharding import Mesh
 from jaxtyping import Bool
 from matplotlib.figure import Figure
-from ml_collections import ConfigDict
 
 from ddae_jax.data import source as data_source
 from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
-from ddae_jax.experiment import common
+from ddae_jax.experiment import Experiment
+from ddae_jax.experiment.trained import Trained
 from ddae_jax.features.cache import FeatureCache, model_identity
 from ddae_jax.features.encode import Encode, Pixels
 from ddae_jax.heads import attentive, linear
@@ -24,12 +24,11 @@ from ddae_jax.report import pictures
 from ddae_jax.report.wording import short
 from ddae_jax.runtime import parallel
 from ddae_jax.runtime.random import stream
-from ddae_jax.settings import schema
 from ddae_jax.tasks.probe import fixed as probe_fixed
 from ddae_jax.tasks.probe.adam import AdamProbe
 from ddae_jax.tasks.probe.data import check_sources, labelled_by_seed
 from ddae_jax.tasks.probe.grid import (
-    Score,
+    Accuracies,
     Time,
     accuracy_table,
     columns,
@@ -41,7 +40,7 @@ from ddae_jax.tasks.probe.table import table
 _PIXELS = Time(given=0.0, time=0.0, noise_level=0.0)  # the clean image
 
 
-def run(config: ConfigDict, workdir: pathlib.Path) -> None:
+def run(experiment: Experiment) -> None:
     """Probes the checkpoint, and the baselines in the same way.
 
     The cell (tap, time) is chosen by heads that were trained without the held-out part
@@ -55,60 +54,57 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
       UserError: no checkpoint; a time or noise level that the process does not have;
         images of another shape than the checkpoint's; too few images or classes.
     """
-    workdir = pathlib.Path(workdir)
-    probe = config.probe
-    report = measure(config, workdir)
-    common.write_json(workdir, f"{probe.output}.json", report)
+    probe = experiment.settings.probe
+    report = measure(experiment)
+    experiment.write_json(f"{probe.output}.json", report)
     if jax.process_index() == 0:
-        (workdir / f"{probe.output}.txt").write_text(table(report))
-        process = schema.process(config)
+        (experiment.workdir / f"{probe.output}.txt").write_text(table(report))
+        process = experiment.settings.process
         times = resolve_times(probe, process, process.probe_times)
         drawn = _heat_map(report, columns(times, probe.concat))
-        pictures.write_png(workdir / f"{probe.output}.png", drawn)
+        pictures.write_png(experiment.workdir / f"{probe.output}.png", drawn)
     logging.info("%s", summary(report))
 
 
-def measure(config: ConfigDict, workdir: pathlib.Path) -> dict:
+def measure(experiment: Experiment) -> dict:
     """Probes the checkpoint; returns what `run` writes as OUTPUT.json."""
     started = clock.monotonic()
-    probe = config.probe
-    trained = common.restore_ema(config, workdir)
+    probe = experiment.settings.probe
+    trained = experiment.trained()
     mesh = trained.mesh
     parallel.check_batch_size("config.probe.batch_size", probe.batch_size, mesh)
     process = trained.denoiser.process
     times = resolve_times(probe, process, process.probe_times)
-    train = data_source.first(common.load_source(config, "train"), probe.train_count)
-    test = data_source.first(common.load_source(config, "test"), probe.test_count)
-    common.check_images(trained, train)
+    train = data_source.first(experiment.source("train"), probe.train_count)
+    test = data_source.first(experiment.source("test"), probe.test_count)
+    trained.check_images(train)
     check_sources(train, test, train.image_shape)
-    by_seed = labelled_by_seed(config, train)
+    by_seed = labelled_by_seed(experiment, train)
     paths = trained.denoiser.network.tap_paths()
     taps = tuple(tap for tap in paths if not probe.taps or tap in probe.taps)
 
     def score_all(name: str, network: Network, times: tuple[Time, ...]):
         logging.info("%s: %s", probe.output, name)
         scores = [
-            score(config, network, mesh, times, labelled, held_out, test, seed)
+            score(experiment, network, mesh, times, labelled, held_out, test, seed)
             for seed, (labelled, held_out) in by_seed.items()
         ]
         return summarise(scores, columns(times, probe.concat), len(test))
 
-    result = score_all(
-        "trained network", network(config, workdir, trained, taps), times
-    )
+    result = score_all("trained network", network(experiment, trained, taps), times)
     baselines = {}
     if probe.baselines:
-        blank = common.untrained(config, workdir)
+        blank = experiment.untrained()
         baselines["untrained"] = score_all(
-            "untrained network", network(config, workdir, blank, taps), times
+            "untrained network", network(experiment, blank, taps), times
         )
-        baselines["pixels"] = score_all("raw pixels", _pixels(config), (_PIXELS,))
-    labelled, held_out = by_seed[config.seed]
+        baselines["pixels"] = score_all("raw pixels", _pixels(experiment), (_PIXELS,))
+    labelled, held_out = by_seed[experiment.settings.seed]
     return {
         "step": trained.step,
         "data": train.name,
         "class_count": len(train.class_names),
-        "protocol": protocol(config, len(labelled), int(held_out.sum()), len(test)),
+        "protocol": protocol(experiment, len(labelled), int(held_out.sum()), len(test)),
         "seeds": list(by_seed),
         "seconds": round(clock.monotonic() - started, 1),
         **result,
@@ -132,29 +128,30 @@ class Network:
 
 
 def network(
-    config: ConfigDict,
-    workdir: pathlib.Path,
-    trained: common.Trained,
+    experiment: Experiment,
+    trained: Trained,
     taps: tuple[str, ...],
 ) -> Network:
     """The features of a denoiser that config.probe.classifier takes."""
-    probe = config.probe
+    probe = experiment.settings.probe
     pooled = probe.classifier != "attentive"
-    encode = common.encoder(trained, taps, pooled)
+    encode = trained.encoder(taps, pooled)
     cache = None
     if probe.cache and probe.classifier in probe_fixed.CLASSIFIERS:
-        folder = pathlib.Path(probe.cache_folder or workdir / "features")
+        folder = pathlib.Path(probe.cache_folder or experiment.workdir / "features")
         identity = model_identity(encode, trained.variables)
         cache = FeatureCache(folder, identity, f"step{trained.step:08d}")
     return Network(encode, trained.variables, cache)
 
 
-def _pixels(config: ConfigDict) -> Network:
-    return Network(Pixels(pooled=config.probe.classifier != "attentive"), {})
+def _pixels(experiment: Experiment) -> Network:
+    return Network(
+        Pixels(pooled=experiment.settings.probe.classifier != "attentive"), {}
+    )
 
 
 def score(
-    config: ConfigDict,
+    experiment: Experiment,
     network: Network,
     mesh: Mesh,
     times: tuple[Time, ...],
@@ -162,9 +159,9 @@ def score(
     held_out: Bool[np.ndarray, "count"],
     test: Source,
     seed: int,
-) -> Score:
+) -> Accuracies:
     """Trains all heads of one seed; scores them on held-out and on test images."""
-    probe = config.probe
+    probe = experiment.settings.probe
     points = tuple(time.time for time in times)
     if probe.classifier in probe_fixed.CLASSIFIERS:
         extract = probe_fixed.Extractor(
@@ -191,7 +188,7 @@ def score(
         probe.learning_rate,
         probe.flip,
         probe.crop,
-        config.data.threads,
+        experiment.settings.data.threads,
         probe.concat,
         head,
     )
@@ -199,7 +196,7 @@ def score(
     both = trainer.fit(network.params, mesh, train, held_out, fit_key, seed)
     keys = (stream(seed, "probe/held_out_noise"), stream(seed, "probe/test_noise"))
     sources = (data_source.subset(train, np.flatnonzero(held_out)), test)
-    return Score(
+    return Accuracies(
         *(
             trainer.accuracies(heads, network.params, mesh, source, part_key)
             for heads, source, part_key in zip(both, sources, keys, strict=True)
@@ -238,10 +235,10 @@ def _heat_map(report: dict, shown: tuple[Time, ...]) -> Figure:
 
 
 def protocol(
-    config: ConfigDict, train_count: int, held_out_count: int, test_count: int
+    experiment: Experiment, train_count: int, held_out_count: int, test_count: int
 ) -> dict:
     """What the JSON file says of how it was measured."""
-    probe = config.probe
+    probe = experiment.settings.probe
     facts = {
         "classifier": probe.classifier,
         "label_fraction": probe.label_fraction,

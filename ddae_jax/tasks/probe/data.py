@@ -2,13 +2,12 @@
 
 import numpy as np
 from jaxtyping import Bool
-from ml_collections import ConfigDict
 
 from ddae_jax.data import source as data_source
 from ddae_jax.data.label_fraction import labelled_part
 from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
-from ddae_jax.experiment import common
+from ddae_jax.experiment import Experiment
 
 
 def check_sources(train: Source, test: Source, image_shape: tuple[int, ...]) -> None:
@@ -19,24 +18,27 @@ def check_sources(train: Source, test: Source, image_shape: tuple[int, ...]) -> 
                 f"config.data: images of {source.name} are {source.image_shape}, the "
                 f"checkpoint was trained on {tuple(image_shape)}"
             )
-    common.check_classes(train, "config.probe.train_count")
+    data_source.check_classes(train, "config.probe.train_count")
 
 
 def masks_by_seed(
-    config: ConfigDict, train: Source
+    experiment: Experiment, train: Source
 ) -> dict[int, Bool[np.ndarray, "count"]]:
     """Maps each seed to the mask of the training images that are held out.
 
     Raises:
       UserError: fewer images are held out than there are classes.
     """
-    seeds = range(config.seed, config.seed + config.probe.seeds)
-    share = config.probe.held_out
+    seeds = range(
+        experiment.settings.seed,
+        experiment.settings.seed + experiment.settings.probe.seeds,
+    )
+    share = experiment.settings.probe.held_out
     try:
         masks = {seed: data_source.held_out_mask(train, share, seed) for seed in seeds}
     except UserError as error:
         raise UserError(f"config.probe.held_out: {error}") from error
-    count = int(masks[config.seed].sum())
+    count = int(masks[experiment.settings.seed].sum())
     if count < len(train.class_names):
         raise UserError(
             f"config.probe.held_out: {share} of {len(train)} images holds out {count}, "
@@ -46,7 +48,7 @@ def masks_by_seed(
 
 
 def labelled_by_seed(
-    config: ConfigDict, train: Source
+    experiment: Experiment, train: Source
 ) -> dict[int, tuple[Source, Bool[np.ndarray, "labelled"]]]:
     """Maps each seed to the labelled images and the mask of those that are held out.
 
@@ -57,10 +59,11 @@ def labelled_by_seed(
       UserError: fewer labelled images than classes, a class with a single one, or fewer
         held-out images than classes.
     """
-    fraction = config.probe.label_fraction
+    fraction = experiment.settings.probe.label_fraction
     if fraction == 1:
         return {
-            seed: (train, mask) for seed, mask in masks_by_seed(config, train).items()
+            seed: (train, mask)
+            for seed, mask in masks_by_seed(experiment, train).items()
         }
     classes = len(train.class_names)
     if round(fraction * len(train)) < classes:
@@ -69,17 +72,20 @@ def labelled_by_seed(
             f"{round(fraction * len(train))}, fewer than the {classes} classes"
         )
     found = {}
-    for seed in range(config.seed, config.seed + config.probe.seeds):
+    for seed in range(
+        experiment.settings.seed,
+        experiment.settings.seed + experiment.settings.probe.seeds,
+    ):
         indices = labelled_part(train.labels, fraction, seed)
         labelled = data_source.subset(train, indices)
-        found[seed] = labelled, _held_out(config, labelled, seed)
+        found[seed] = labelled, _held_out(experiment, labelled, seed)
     return found
 
 
-def _held_out(config: ConfigDict, labelled: Source, seed: int):
+def _held_out(experiment: Experiment, labelled: Source, seed: int):
     """As `data_source.held_out_mask`, but for at least one image of every class."""
     mask = np.zeros(len(labelled), bool)
-    fraction = config.probe.label_fraction
+    fraction = experiment.settings.probe.label_fraction
     for label in np.unique(labelled.labels):
         members = np.flatnonzero(labelled.labels == label)
         if len(members) < 2:
@@ -88,7 +94,7 @@ def _held_out(config: ConfigDict, labelled: Source, seed: int):
                 f"class {labelled.class_names[label]!r}; it takes two, to learn from "
                 "and to choose by"
             )
-        share = round(config.probe.held_out * len(members))
+        share = round(experiment.settings.probe.held_out * len(members))
         count = min(max(share, 1), len(members) - 1)
         # Another stream than the one that chose the labelled images.
         order = np.random.default_rng([seed, int(label), 1]).permutation(len(members))

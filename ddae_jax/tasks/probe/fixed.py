@@ -12,7 +12,6 @@ import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int, PRNGKeyArray
-from ml_collections import ConfigDict
 
 from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
@@ -21,7 +20,8 @@ from ddae_jax.features.cache import FeatureCache
 from ddae_jax.features.encode import Encode, encode_set
 from ddae_jax.heads import knn, logistic, ridge
 from ddae_jax.runtime.random import stream
-from ddae_jax.tasks.probe.grid import Score, cell_parts
+from ddae_jax.settings.probe import ProbeSettings
+from ddae_jax.tasks.probe.grid import Accuracies, cell_parts
 
 Features = Float[np.ndarray, "count features"]
 
@@ -92,7 +92,7 @@ class Extractor:
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
+class ClassifierInput:
     """What one cell's classifier learns from, and is measured on.
 
     Attributes:
@@ -119,13 +119,13 @@ Result = tuple[float, float, dict]
 
 
 def score(
-    probe: ConfigDict,
+    probe: ProbeSettings,
     extract: Extractor,
     train: Source,
     held_out: Bool[np.ndarray, "count"],
     test: Source,
     seed: int,
-) -> Score:
+) -> Accuracies:
     """Fits config.probe.classifier to every cell."""
     classify = CLASSIFIERS[probe.classifier]
     train_features = extract(train, stream(seed, "probe/train_noise"), seed)
@@ -135,7 +135,7 @@ def score(
         results = {
             name: classify(
                 probe,
-                Cell(
+                ClassifierInput(
                     name,
                     train_features(parts),
                     train.labels,
@@ -149,10 +149,10 @@ def score(
         }
         for found, part in zip((by_held_out, by_test, details), range(3), strict=True):
             found.append({name: result[part] for name, result in results.items()})
-    return Score(by_held_out, by_test, details if any(map(any, details)) else [])
+    return Accuracies(by_held_out, by_test, details if any(map(any, details)) else [])
 
 
-def protocol(probe: ConfigDict) -> dict:
+def protocol(probe: ProbeSettings) -> dict:
     """What the JSON file says of config.probe.classifier, beside the counts."""
     settings = {
         "logistic": {"l2": probe.l2, "standardised": True},
@@ -172,7 +172,7 @@ def protocol(probe: ConfigDict) -> dict:
     return settings[probe.classifier] | {"augmentation": "none"}
 
 
-def _logistic(probe: ConfigDict, cell: Cell) -> Result:
+def _logistic(probe: ProbeSettings, cell: ClassifierInput) -> Result:
     def fit(inputs, labels):
         head = logistic.fit(inputs, labels, cell.class_count, probe.l2)
         if not head.converged:
@@ -188,7 +188,7 @@ def _logistic(probe: ConfigDict, cell: Cell) -> Result:
     return by_held_out, final.accuracy(cell.test, cell.test_labels), {}
 
 
-def _ridge(probe: ConfigDict, cell: Cell) -> Result:
+def _ridge(probe: ProbeSettings, cell: ClassifierInput) -> Result:
     penalties = sorted(probe.ridge_l2, reverse=True)
     held_out = cell.held_out
     choosing = ridge.fit(
@@ -208,7 +208,7 @@ def _ridge(probe: ConfigDict, cell: Cell) -> Result:
     return float(by_l2[best]), float(test), details
 
 
-def _knn(probe: ConfigDict, cell: Cell) -> Result:
+def _knn(probe: ProbeSettings, cell: ClassifierInput) -> Result:
     held_out = cell.held_out
     seen = int((~held_out).sum())
     if probe.knn_k > seen:
@@ -249,7 +249,7 @@ def _knn(probe: ConfigDict, cell: Cell) -> Result:
     )
 
 
-CLASSIFIERS: dict[str, Callable[[ConfigDict, Cell], Result]] = {
+CLASSIFIERS: dict[str, Callable[[ProbeSettings, ClassifierInput], Result]] = {
     "logistic": _logistic,
     "ridge": _ridge,
     "knn": _knn,

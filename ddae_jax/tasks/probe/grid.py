@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
-from ml_collections import ConfigDict
 
 from ddae_jax.diffusion import times as times_lib
 from ddae_jax.diffusion.process import Process
 from ddae_jax.diffusion.times import Time
+from ddae_jax.settings.contrastive import ContrastiveSettings
+from ddae_jax.settings.probe import ProbeSettings
 
 CONCATENATIONS = ("", "taps", "times", "both")
 """What of config.probe.concat becomes one cell."""
@@ -50,30 +51,28 @@ def cell_parts(
 
 
 def resolve_times(
-    settings: ConfigDict,
+    settings: ProbeSettings | ContrastiveSettings,
     process: Process,
     published: Sequence[int | float],
     section: str = "probe",
-    prefix: str = "",
 ) -> tuple[Time, ...]:
     """`times.resolve` of `settings.noise_levels` and `settings.times`.
 
     Args:
       published: the times where neither is given.
       section: of the config that `settings` is; errors name its fields.
-      prefix: of both fields' names.
     """
     return times_lib.resolve(
         process,
-        settings[f"{prefix}times"] or published,
-        settings[f"{prefix}noise_levels"],
-        f"config.{section}.{prefix}times",
-        f"config.{section}.{prefix}noise_levels",
+        settings.times or published,
+        settings.noise_levels,
+        f"config.{section}.times",
+        f"config.{section}.noise_levels",
     )
 
 
 @dataclasses.dataclass(frozen=True)
-class Score:
+class Accuracies:
     """Accuracies in [0, 1] of one seed: for each time, name of the features -> it.
 
     Attributes:
@@ -94,7 +93,9 @@ def spread(values: Sequence[float]) -> float | None:
     return float(np.std(values, ddof=1) / math.sqrt(len(values)))
 
 
-def summarise(scores: Sequence[Score], times: Sequence[Time], test_count: int) -> dict:
+def summarise(
+    scores: Sequence[Accuracies], times: Sequence[Time], test_count: int
+) -> dict:
     """What probe.json says of one encoder.
 
     Returns:

@@ -43,6 +43,7 @@ class _Found:
       names: "network", "process" and "sampler" -> which one; empty for an autoencoder,
         which is no denoiser.
       sections: section of the config -> values that its fields get.
+      data: what data.json says beside the shape and the number of classes.
       autoencoder: the folder of one, beside a denoiser of latents.
     """
 
@@ -51,6 +52,7 @@ class _Found:
     image_shape: tuple[int, int, int]
     names: dict[str, str] = dataclasses.field(default_factory=dict)
     sections: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    data: dict[str, Any] = dataclasses.field(default_factory=dict)
     autoencoder: pathlib.Path | None = None
 
 
@@ -111,6 +113,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
             "image_shape": list(found.image_shape),
             "class_count": classes,
             "class_names": [str(label) for label in range(classes)],
+            **found.data,
         },
     )
     common.write_json(workdir, "config.json", config.to_dict())
@@ -148,12 +151,15 @@ def _exported(path: pathlib.Path, section: ConfigDict, beside: dict) -> _Found:
         return _Found(read.autoencoder, params, read.image_shape)
     loaded = model.load(path.parent)
     chosen = {name: loaded.config[name].to_dict() for name in schema.CHOSEN}
+    data = common.read_json(path.parent, "data.json")
+    data.pop("step", None)  # counted anew
     return _Found(
         loaded.denoiser.network,
         loaded.params,
         loaded.image_shape,
         {name: values.pop("name") for name, values in chosen.items()},
         {**chosen, autoencoder.NAME: loaded.config.autoencoder.to_dict()},
+        data,
         None if loaded.latents is None else path.parent / autoencoder.NAME,
     )
 
@@ -296,11 +302,7 @@ def _configure(config: ConfigDict, found: _Found) -> None:
             config.probe.times = ()
 
 
-def _write_checkpoint(
-    config: ConfigDict,
-    workdir: pathlib.Path,
-    found: _Found,
-) -> None:
+def _write_checkpoint(config: ConfigDict, workdir: pathlib.Path, found: _Found) -> None:
     """Writes checkpoints/0."""
     recipe = common.train_step(config, found.network.num_classes)
     init = train_state.create(recipe.denoiser, recipe.optimizer, found.image_shape)

@@ -44,7 +44,6 @@ class Family:
     """
 
     network: type[nn.Module]
-
     signature: tuple[str, ...]
     names: Callable[[nn.Module], dict[str, Entry]]
     network_from_state: Callable[..., nn.Module]

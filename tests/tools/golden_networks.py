@@ -35,9 +35,7 @@ class Golden:
 
 
 def _filters(*modules, taps):
-    return {
-        f"model.{module}.resample_filter": (1, 1, taps, taps) for module in modules
-    }
+    return {f"model.{module}.resample_filter": (1, 1, taps, taps) for module in modules}
 
 
 _RESAMPLED = (

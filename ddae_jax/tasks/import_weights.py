@@ -1,9 +1,12 @@
-"""Reads a published checkpoint into a workdir that every other task accepts."""
+"""Reads a checkpoint, published or exported, into a workdir that every task accepts."""
 
+import dataclasses
 import functools
 import math
 import pathlib
+import shutil
 from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -14,18 +17,50 @@ from ml_collections import ConfigDict
 
 from ddae_jax.diffusion import PROCESSES
 from ddae_jax.errors import UserError
-from ddae_jax.experiment import autoencoder, common
+from ddae_jax.experiment import autoencoder, common, model
 from ddae_jax.runtime import checkpoint
 from ddae_jax.settings import schema
 from ddae_jax.settings.fields import unknown
 from ddae_jax.train import state as train_state
-from ddae_jax.weights import edm_pickle, families, folder, torch_files, torch_layout
+from ddae_jax.weights import edm_pickle, families, folder, published, torch_files
 
 _READERS = (".pkl", ".safetensors", ".pth", ".pt", ".ckpt", ".bin")
+# What a user tells of published weights, and an export tells itself.
+_TOLD = (
+    *("family", "process", "image_size", "heads", "head_channels"),
+    *("weight_normalization", "null_class", "time_scale"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """What was read.
+
+    Attributes:
+      network: its configuration.
+      params: its weights.
+      image_shape: (height, width, channels).
+      names: "network", "process" and "sampler" -> which one; empty for an autoencoder,
+        which is no denoiser.
+      sections: section of the config -> values that its fields get.
+      data: what data.json says beside the shape and the number of classes.
+      autoencoder: the folder of one, beside a denoiser of latents.
+    """
+
+    network: nn.Module
+    params: dict
+    image_shape: tuple[int, int, int]
+    names: dict[str, str] = dataclasses.field(default_factory=dict)
+    sections: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    data: dict[str, Any] = dataclasses.field(default_factory=dict)
+    autoencoder: pathlib.Path | None = None
 
 
 def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     """Imports config.import_weights.path; the config gets its network and process.
+
+    A file that the task export wrote, beside its config.json, tells all; of published
+    weights, config.import_weights says what no tensor shows.
 
     Writes config.json, data.json and checkpoints/0, whose weights and EMA are both the
     imported ones and whose optimiser is fresh. An autoencoder of latents, which is no
@@ -51,36 +86,102 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
                 unknown(f"config.import_weights.{field}", section[field], known)
             )
     try:
-        state, facts = _read(path, section.weights)
-        name = section.family or families.detect(state)
-        network = _network(name, state, section, facts)
-        process = _process_name(name, network, section.process)
-        image_shape = _image_shape(name, state, network, section.image_size)
-        params = _params(name, state, network, image_shape)
+        beside = _description(path)
+        if beside:
+            found = _exported(path, section, beside)
+        else:
+            found = _published(path, section)
     except UserError as error:
         raise UserError(f"config.import_weights ({path.name}): {error}") from error
-    del state
-    if process is None:
-        _write_autoencoder(workdir / autoencoder.NAME, network, params)
+    if not found.names:
+        _write_autoencoder(workdir / autoencoder.NAME, found.network, found.params)
         return
     if (workdir / "checkpoints").is_dir():
         raise UserError(f"--workdir: {workdir} has checkpoints already; name a new one")
-    _configure(config, name, network, process, facts)
-    classes = network.num_classes
-    _write_checkpoint(config, workdir, params, image_shape, classes)
+    _configure(config, found)
+    classes = found.network.num_classes
+    _write_checkpoint(config, workdir, found)
+    if found.autoencoder is not None and jax.process_index() == 0:
+        target = workdir / autoencoder.NAME
+        shutil.copytree(found.autoencoder, target, dirs_exist_ok=True)
     common.write_json(
         workdir,
         "data.json",
         {
             "name": path.name,
             "train_images": None,
-            "image_shape": list(image_shape),
+            "image_shape": list(found.image_shape),
             "class_count": classes,
             "class_names": [str(label) for label in range(classes)],
+            **found.data,
         },
     )
     common.write_json(workdir, "config.json", config.to_dict())
-    logging.info("%s: %s under %s, in %s", path.name, name, process, workdir)
+    names = found.names
+    logging.info(
+        "%s: %s under %s, in %s", path.name, names["network"], names["process"], workdir
+    )
+
+
+def _description(path: pathlib.Path) -> dict:
+    """The config.json of an export beside `path`; empty where there is none."""
+    if path.name != folder.FILE:
+        return {}
+    try:
+        content = common.read_json(path.parent, "config.json")
+    except (OSError, ValueError):
+        return {}
+    ours = isinstance(content, dict) and {"network", autoencoder.NAME} & content.keys()
+    return content if ours else {}
+
+
+def _exported(path: pathlib.Path, section: ConfigDict, beside: dict) -> _Found:
+    """What the task export, or import, left in a folder."""
+    for field in _TOLD:
+        if section[field] not in (None, ""):
+            raise UserError(
+                f"{field} is given, but config.json beside the file tells it"
+            )
+    if "network" not in beside:
+        try:
+            latents = 8, 8, int(beside[autoencoder.NAME]["latent_channels"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"config.json is not an autoencoder's: {error}") from error
+        read, params = autoencoder.load(schema.default(), path.parent, latents)
+        return _Found(read.autoencoder, params, read.image_shape)
+    loaded = model.load(path.parent)
+    chosen = {name: loaded.config[name].to_dict() for name in schema.CHOSEN}
+    data = common.read_json(path.parent, "data.json")
+    data.pop("step", None)  # counted anew
+    return _Found(
+        loaded.denoiser.network,
+        loaded.params,
+        loaded.image_shape,
+        {name: values.pop("name") for name, values in chosen.items()},
+        {**chosen, autoencoder.NAME: loaded.config.autoencoder.to_dict()},
+        data,
+        None if loaded.latents is None else path.parent / autoencoder.NAME,
+    )
+
+
+def _published(path: pathlib.Path, section: ConfigDict) -> _Found:
+    """What the tensors of a published checkpoint, and the config, tell."""
+    state, facts = _read(path, section.weights)
+    name = section.family or families.detect(state)
+    network = _network(name, state, section, facts)
+    process = _process_name(name, network, section.process)
+    image_shape = _image_shape(name, state, network, section.image_size)
+    params = _params(name, state, network, image_shape)
+    if process is None:
+        return _Found(network, params, image_shape)
+    fields = families.fields(network, without=("dtype",))
+    sections = {"network": fields, "process": {}, "sampler": {}}
+    if name == "songunet" and process == "edm":
+        sections["sampler"]["clip"] = False  # NVlabs' sampler does not
+    if "sigma_data" in facts and process == "edm":
+        sections["process"]["sigma_data"] = facts["sigma_data"]
+    names = {"process": process, "network": name}
+    return _Found(network, params, image_shape, names, sections)
 
 
 def _read(path: pathlib.Path, which: str) -> tuple[Mapping[str, np.ndarray], dict]:
@@ -92,7 +193,13 @@ def _read(path: pathlib.Path, which: str) -> tuple[Mapping[str, np.ndarray], dic
         pickled = edm_pickle.read(path)
         return pickled.state, {"sigma_data": pickled.sigma_data}
     if path.suffix == ".safetensors":
-        return folder.read_tensors(path), {}
+        state = folder.read_tensors(path)
+        if folder.has_own_names(state):
+            raise UserError(
+                "its tensors have our own names: the config.json that the export wrote "
+                f"must lie beside, and the file be named {folder.FILE}"
+            )
+        return torch_files.state_dict(state, which), {}
     content = torch_files.read(path)
     of_ddae = isinstance(content, Mapping) and "MODEL" in content
     return torch_files.state_dict(content, which), {"of_ddae": of_ddae}
@@ -155,8 +262,6 @@ def _params(
     network: nn.Module,
     image_shape: tuple[int, int, int],
 ) -> dict:
-    family = families.FAMILIES[name]
-
     def init(key):
         images = jnp.zeros((1, *image_shape))
         inputs = (images,) if name == "vae" else (images, jnp.ones(1))
@@ -169,25 +274,23 @@ def _params(
         raise UserError(
             f"the network is not for images of {image_shape}: {reason}"
         ) from error
-    state = family.clean(state, network)
-    params = torch_layout.from_torch(state, family.names(network), shapes)
+    params = published.to_parameters(network, state, shapes)
     return jax.tree.map(jnp.array, params)  # copies: the file can be closed
 
 
-def _configure(
-    config: ConfigDict, name: str, network: nn.Module, process: str, facts: dict
-) -> None:
-    if config.process.name != process:
-        schema.select(config, "process", process)
-    schema.select(config, "network", name)
+def _configure(config: ConfigDict, found: _Found) -> None:
+    """Puts what was found into the config."""
+    # The sampler last: those that there are depend on the process.
+    for section in ("process", "network", "sampler"):
+        name = found.names.get(section, config[section].name)
+        if section == "network" or config[section].name != name:
+            schema.select(config, section, name)
+    network = found.network
     with config.unlocked():
-        for field, value in families.fields(network, without=("dtype",)).items():
-            if value is not None:
-                config.network[field] = value
-        if name == "songunet" and process == "edm":
-            config.sampler.clip = False  # NVlabs' sampler does not
-        if "sigma_data" in facts and process == "edm":
-            config.process.sigma_data = facts["sigma_data"]
+        for section, values in found.sections.items():
+            for field, value in values.items():
+                if value is not None:  # None keeps its type
+                    config[section][field] = value
         config.train.class_conditional = network.num_classes > 0
         if network.null_label is None:
             config.train.label_dropout = 0.0
@@ -199,22 +302,19 @@ def _configure(
             config.probe.times = ()
 
 
-def _write_checkpoint(
-    config: ConfigDict,
-    workdir: pathlib.Path,
-    params: dict,
-    image_shape: tuple[int, int, int],
-    class_count: int,
-) -> None:
+def _write_checkpoint(config: ConfigDict, workdir: pathlib.Path, found: _Found) -> None:
     """Writes checkpoints/0."""
-    recipe = common.train_step(config, class_count)
-    init = train_state.create(recipe.denoiser, recipe.optimizer, image_shape)
+    recipe = common.train_step(config, found.network.num_classes)
+    init = train_state.create(recipe.denoiser, recipe.optimizer, found.image_shape)
     shapes = jax.eval_shape(init, jax.random.key(0))
     # Adam begins at zeros; one array for all of a shape, or they would be most of the
     # memory that this takes.
     zeros = functools.cache(jnp.zeros)
     fresh = jax.tree.map(lambda leaf: zeros(leaf.shape, leaf.dtype), shapes)
-    state = fresh.replace(params=params, ema=params)
+    # Training keeps weights projected from before its first step on; the EMA, which is
+    # what was read, stays so bit by bit.
+    trained = found.network.project(found.params)
+    state = fresh.replace(params=trained, ema=found.params)
     with checkpoint.manager(workdir, checkpoint.Keep(best=False)) as checkpoints:
         # No loss was measured: any that training measures is better.
         checkpoint.save(checkpoints, 0, state, math.inf)

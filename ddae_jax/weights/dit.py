@@ -1,12 +1,13 @@
 """DiT: names of the official PyTorch checkpoints (facebookresearch/DiT)."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from ddae_jax.errors import UserError
 from ddae_jax.models.dit import SIZES, DiT
-from ddae_jax.weights.torch_layout import Entry, layer
+from ddae_jax.weights.torch_layout import Entry, PublishedClass, layer
 from ddae_jax.weights.vision_transformer import (
     blocks_in,
     heads_of,
@@ -51,6 +52,32 @@ def names(network: DiT) -> dict[str, Entry]:
             f"blocks.{i}.mlp.fc2", (f"block_{i}", "mlp", "linear2"), "linear"
         )
     return entries
+
+
+def shared_arguments(network: Any, image_shape: tuple[int, int, int]) -> dict:
+    """Arguments of the published constructors of DiT and LightningDiT."""
+    return {
+        "input_size": image_shape[0],
+        "patch_size": network.patch_size,
+        "in_channels": image_shape[2],
+        "hidden_size": network.hidden_size,
+        "depth": network.depth,
+        "num_heads": network.heads,
+        "num_classes": network.num_classes,
+    }
+
+
+def published_class(network: DiT, image_shape: tuple[int, int, int]) -> PublishedClass:
+    """DiT's own class for `network`, on images of (height, width, channels)."""
+    return PublishedClass(
+        "github.com/facebookresearch/DiT, models.py",
+        "DiT",
+        {
+            **shared_arguments(network, image_shape),
+            "mlp_ratio": network.mlp_ratio,
+            "learn_sigma": network.learned_variance,
+        },
+    )
 
 
 def shared_fields(

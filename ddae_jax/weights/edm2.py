@@ -1,7 +1,7 @@
 """EDM2's UNet: names of FutureXiang/edm2's checkpoints.
 
-The checkpoints hold the network below nn_model., which is to be stripped, and next to
-it reweight_mlp., the uncertainty of the loss.
+The checkpoints are of the process's module EDM: the network below nn_model., and next
+to it reweight_mlp., the uncertainty of the loss. Readers strip nn_model.
 """
 
 import re
@@ -11,7 +11,7 @@ import numpy as np
 
 from ddae_jax.errors import UserError
 from ddae_jax.models.edm2 import EDM2UNet
-from ddae_jax.weights.torch_layout import Entry
+from ddae_jax.weights.torch_layout import Entry, PublishedClass
 
 
 def _fourier(torch_name, path):
@@ -116,6 +116,45 @@ def _up_levels(state):
         levels[-1][2] += 1
         new_level = False
     return levels
+
+
+def in_module(state: Mapping[str, np.ndarray], network: EDM2UNet) -> dict:
+    """Returns `state` under the names of the published module that holds all of it.
+
+    That is the network's class, or where there is an uncertainty, module EDM.
+    """
+    if not network.uncertainty:
+        return dict(state)
+    return {
+        name if name.startswith("reweight_mlp.") else f"nn_model.{name}": array
+        for name, array in state.items()
+    }
+
+
+def published_class(
+    network: EDM2UNet, image_shape: tuple[int, int, int]
+) -> PublishedClass:
+    """The published class for `network`, on images of (height, width, channels).
+
+    Where there is an uncertainty, its module EDM is what loads, around that class.
+    """
+    height, width, channels = image_shape
+    return PublishedClass(
+        "github.com/FutureXiang/edm2, model/"
+        + ("unetE.py" if network.weight_normalization else "unetC.py")
+        + (" and EDM.py; `diffusion` as in config/" if network.uncertainty else ""),
+        "UNetE" if network.weight_normalization else "UNetC",
+        {
+            "image_shape": [channels, height, width],
+            "n_channels": network.channels,
+            "ch_mults": list(network.channel_multipliers),
+            "is_attn": list(network.attention),
+            "attn_channels_per_head": network.head_channels,
+            "dropout": network.dropout,
+            "n_blocks": network.blocks + 1,
+        },
+        "EDM({}, **diffusion, device='cpu')" if network.uncertainty else "{}",
+    )
 
 
 def network_from_state(

@@ -6,6 +6,7 @@ Here every object becomes an inert record of its state, and every tensor a numpy
 
 import dataclasses
 import io
+import math
 import pathlib
 from collections.abc import Mapping
 
@@ -16,6 +17,7 @@ from ddae_jax.runtime.safe_pickle import safe_unpickle, unpickle_next
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # begins torch's files before version 1.6
 _PROTOCOL = 1001
+_DEEPEST = 50  # modules in modules
 _STORAGES = {
     "FloatStorage": np.dtype("<f4"),
     "DoubleStorage": np.dtype("<f8"),
@@ -86,11 +88,21 @@ def read(path: str | pathlib.Path) -> EDMPickle:
         sigma_data = float(network.state["sigma_data"])
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{where}: EDMPrecond without {error}") from error
-    return EDMPickle(_tensors(network, ""), (side, side, channels), sigma_data)
+    try:
+        state = _tensors(network, "", set())
+    except (AttributeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"{where}: damaged: {reason}") from error
+    return EDMPickle(state, (side, side, channels), sigma_data)
 
 
-def _tensors(module: _Record, prefix: str) -> dict[str, np.ndarray]:
-    """torch's state_dict of a module."""
+def _tensors(
+    module: _Record, prefix: str, seen: set[int], depth: int = 0
+) -> dict[str, np.ndarray]:
+    """torch's state_dict of a module; `seen` are the modules passed so far."""
+    if id(module) in seen or depth > _DEEPEST:
+        raise ValueError("a module that is in two places, or too deep")
+    seen.add(id(module))
     found = {}
     passing = module.state.get("_non_persistent_buffers_set", ())
     for kind in ("_parameters", "_buffers"):
@@ -99,12 +111,15 @@ def _tensors(module: _Record, prefix: str) -> dict[str, np.ndarray]:
                 found[prefix + name] = np.asarray(array)
     for name, child in module.state.get("_modules", {}).items():
         if child is not None:
-            found |= _tensors(child, f"{prefix}{name}.")
+            found |= _tensors(child, f"{prefix}{name}.", seen, depth + 1)
     return found
 
 
 def _reconstruct(meta):
-    return _Record(str(meta["class_name"]), meta["state"])
+    name = meta["class_name"]
+    if not isinstance(name, str):
+        raise ValueError(f"a class whose name is a {type(name).__name__}")
+    return _Record(name, meta["state"])
 
 
 def _storage(content: bytes) -> np.ndarray:
@@ -121,7 +136,7 @@ def _storage(content: bytes) -> np.ndarray:
     def external(reference):
         kind, dtype, key, _, count, view = reference
         if kind != "storage" or not isinstance(dtype, np.dtype) or view is not None:
-            raise ValueError(f"a storage that is {kind}")
+            raise ValueError("a storage of another kind")
         found[key] = dtype, int(count)
         return key
 
@@ -135,6 +150,9 @@ def _storage(content: bytes) -> np.ndarray:
 
 
 def _tensor(storage, offset, size, stride, *_):
+    if not isinstance(storage, np.ndarray) or storage.ndim != 1:
+        raise ValueError("a tensor without a storage")
+    storage, offset = np.ascontiguousarray(storage), int(offset)
     size, stride = tuple(map(int, size)), tuple(map(int, stride))
     if len(size) != len(stride) or min((offset, *size, *stride)) < 0:
         raise ValueError(f"a tensor of size {size} and stride {stride}")
@@ -142,7 +160,9 @@ def _tensor(storage, offset, size, stride, *_):
         return np.zeros(size, storage.dtype)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if last >= storage.size:
-        raise ValueError("a tensor that ends behind its storage")
+        raise ValueError("a tensor that ends after its storage")
+    if math.prod(size) > storage.size:  # a stride of 0 repeats
+        raise ValueError("a tensor larger than its storage")
     steps = [step * storage.itemsize for step in stride]
     view = np.lib.stride_tricks.as_strided(storage[offset:], size, steps)
     return np.ascontiguousarray(view).reshape(size)

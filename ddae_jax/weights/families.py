@@ -1,4 +1,4 @@
-"""The published networks whose checkpoints can be read, by family."""
+"""The published networks whose checkpoints can be read and written, by family."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -8,36 +8,52 @@ import flax.linen as nn
 import numpy as np
 
 from ddae_jax.errors import UserError
+from ddae_jax.models.dit import DiT
+from ddae_jax.models.edm2 import EDM2UNet
+from ddae_jax.models.lightningdit import LightningDiT
+from ddae_jax.models.songunet import SongUNet
+from ddae_jax.models.unet import UNet
+from ddae_jax.models.uvit import UViT
+from ddae_jax.models.vae import AutoencoderKL
 from ddae_jax.weights import dit, edm2, lightningdit, songunet, unet, uvit, vae
-from ddae_jax.weights.torch_layout import Entry
+from ddae_jax.weights.torch_layout import Entry, PublishedClass
 
 State = Mapping[str, np.ndarray]
+Shape = tuple[int, int, int]
 
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """How to read the checkpoints of one family.
+    """How to read and write the checkpoints of one family.
 
     Attributes:
+      network: our class of its networks.
       signature: tensors that together no other family has.
       names: network -> torch name -> place in our parameters.
       network_from_state: (state, **arguments) -> network.
+      published_class: (network, image_shape) -> the class whose state dict this is.
       process: name of the process that its networks are trained under; None where the
         tensors leave it open.
-      asks: arguments of `network_from_state` that no tensor shows.
+      asks: arguments of `network_from_state` that no tensor shows, each with a value
+        that suits all tensors of the family: names and shapes do not depend on it.
       needs: those of `asks` that have no usual value.
       image_shape: state -> (height, width, channels), where the tensors show it.
       clean: (state, network) -> state without what is no parameter.
+      complete: (state, network, image_shape) -> what strict loading by the published
+        class wants: `clean` undone.
     """
 
+    network: type[nn.Module]
     signature: tuple[str, ...]
     names: Callable[[nn.Module], dict[str, Entry]]
     network_from_state: Callable[..., nn.Module]
+    published_class: Callable[[nn.Module, Shape], PublishedClass]
     process: str | None
-    asks: tuple[str, ...] = ()
+    asks: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     needs: tuple[str, ...] = ()
-    image_shape: Callable[[State], tuple[int, int, int]] | None = None
+    image_shape: Callable[[State], Shape] | None = None
     clean: Callable[[State, nn.Module], State] = lambda state, _: state
+    complete: Callable[[State, nn.Module, Shape], State] = lambda state, *_: state
 
 
 def _songunet_image_shape(state):
@@ -47,57 +63,76 @@ def _songunet_image_shape(state):
 
 FAMILIES = {
     "unet": Family(
+        UNet,
         ("image_proj.weight", "time_emb.lin1.weight"),
         unet.names,
         unet.network_from_state,
+        unet.published_class,
         process=None,
-        asks=("head_channels",),
+        asks={"head_channels": None},
     ),
     "edm2": Family(
+        EDM2UNet,
         ("image_proj.weight", "embedding.fourier.phases"),
         edm2.names,
         edm2.network_from_state,
+        edm2.published_class,
         process="edm",
-        asks=("weight_normalization", "head_channels"),
+        asks={"weight_normalization": True, "head_channels": None},
         needs=("weight_normalization",),
+        complete=lambda state, network, _: edm2.in_module(state, network),
     ),
     "songunet": Family(
+        SongUNet,
         ("model.map_layer0.weight", "model.map_layer1.weight"),
         songunet.names,
         songunet.network_from_state,
+        songunet.published_class,
         process="edm",
         image_shape=_songunet_image_shape,
         clean=songunet.without_filters,
+        complete=lambda state, network, _: songunet.with_filters(state, network),
     ),
     "uvit": Family(
+        UViT,
         ("patch_embed.proj.weight", "decoder_pred.weight"),
         uvit.names,
         uvit.network_from_state,
+        uvit.published_class,
         process="ddpm",
-        asks=("heads", "null_class"),
+        asks={"heads": 1, "null_class": False},
         image_shape=uvit.image_shape,
     ),
     "lightningdit": Family(
+        LightningDiT,
         ("x_embedder.proj.weight", "blocks.0.mlp.w12.weight"),
         lightningdit.names,
         lightningdit.network_from_state,
+        lightningdit.published_class,
         process="flow",
-        asks=("heads",),
+        asks={"heads": 1},
         image_shape=lightningdit.image_shape,
         clean=lambda state, _: lightningdit.without_buffers(state),
+        complete=lambda state, network, image_shape: (
+            dict(state) | lightningdit.buffers(network, image_shape)
+        ),
     ),
     "dit": Family(
+        DiT,
         ("x_embedder.proj.weight", "blocks.0.mlp.fc1.weight"),
         dit.names,
         dit.network_from_state,
+        dit.published_class,
         process="dit",
-        asks=("heads",),
+        asks={"heads": 1},
         image_shape=dit.image_shape,
     ),
     "vae": Family(
+        AutoencoderKL,
         ("encoder.conv_in.weight", "decoder.conv_in.weight"),
         vae.names,
         vae.network_from_state,
+        vae.published_class,
         process=None,
         clean=lambda state, _: vae.current_names(state),
     ),
@@ -119,6 +154,18 @@ def detect(state: State) -> str:
         f"the tensors ({', '.join(sorted(state)[:3])}, ...) show no known family: give "
         f"family, one of {', '.join(FAMILIES)}"
     )
+
+
+def of_network(network: nn.Module) -> Family:
+    """Returns the family that `network` belongs to.
+
+    Raises:
+      UserError: its class has no published form.
+    """
+    for family in FAMILIES.values():
+        if type(network) is family.network:
+            return family
+    raise UserError(f"{type(network).__name__} has no published form")
 
 
 def network_of(name: str, state: State, arguments: Mapping[str, Any]) -> nn.Module:

@@ -1,8 +1,12 @@
-"""Parameters in a folder: model.safetensors, under our own "/"-joined names."""
+"""Parameters in a folder: model.safetensors, under our own names or the published.
+
+Our own names are the paths in the parameter tree, joined by "/".
+"""
 
 import pathlib
 from collections.abc import Mapping
 
+import flax.linen as nn
 import flax.traverse_util
 import numpy as np
 import safetensors
@@ -10,6 +14,8 @@ import safetensors.numpy
 
 from ddae_jax.errors import UserError
 from ddae_jax.runtime.files import replacing
+from ddae_jax.weights import published
+from ddae_jax.weights.families import Shape
 
 FILE = "model.safetensors"
 
@@ -30,17 +36,37 @@ def read_tensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def write_parameters(folder: str | pathlib.Path, params: Mapping) -> None:
-    """Writes a parameter tree, whole or not at all."""
+    """Writes a parameter tree under our own names, whole or not at all."""
     flat = flax.traverse_util.flatten_dict(params, sep="/")
-    path = pathlib.Path(folder) / FILE
-    arrays = {name: np.ascontiguousarray(array) for name, array in flat.items()}
-    with replacing(path) as part:
-        safetensors.numpy.save_file(arrays, part, metadata={"format": "ddae_jax"})
+    _write(pathlib.Path(folder), flat, "ddae_jax")
+
+
+def write_published(
+    folder: str | pathlib.Path, network: nn.Module, params: Mapping, image_shape: Shape
+) -> None:
+    """Writes the state dict of the published PyTorch code, whole or not at all.
+
+    Raises:
+      UserError: the network is of no published family.
+    """
+    state = published.to_state(network, params, image_shape)
+    _write(pathlib.Path(folder), state, "pt")
+
+
+def _write(folder: pathlib.Path, arrays: Mapping[str, np.ndarray], form: str) -> None:
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    with replacing(folder / FILE) as part:
+        safetensors.numpy.save_file(arrays, part, metadata={"format": form})
         part.chmod(0o644)  # safetensors lets no one else read it
 
 
+def has_own_names(tensors: Mapping[str, np.ndarray]) -> bool:
+    """Whether tensors are named by their paths in our parameter tree."""
+    return any("/" in name for name in tensors)
+
+
 def read_parameters(folder: str | pathlib.Path, shapes: Mapping) -> dict:
-    """Reads the parameter tree of a network.
+    """Reads the parameter tree of a network, under names of either kind.
 
     Args:
       shapes: the network's own tree, of arrays or ShapeDtypeStructs.
@@ -52,6 +78,11 @@ def read_parameters(folder: str | pathlib.Path, shapes: Mapping) -> dict:
     path = pathlib.Path(folder) / FILE
     found = read_tensors(path)
     wanted = flax.traverse_util.flatten_dict(shapes, sep="/")
+    if not has_own_names(found):
+        try:
+            return published.to_parameters_of_shapes(found, shapes)
+        except UserError as error:
+            raise UserError(f"{path} does not fit its config.json; {error}") from error
     problems = {
         "missing": [name for name in wanted if name not in found],
         "surplus": [name for name in found if name not in wanted],

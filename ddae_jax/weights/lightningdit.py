@@ -9,11 +9,12 @@ from ddae_jax.models.lightningdit import SIZES, LightningDiT
 from ddae_jax.models.transformer import rotary_angles
 from ddae_jax.weights.dit import (
     image_shape,
+    shared_arguments,
     shared_block_names,
     shared_fields,
     shared_names,
 )
-from ddae_jax.weights.torch_layout import Entry, layer
+from ddae_jax.weights.torch_layout import Entry, PublishedClass, layer
 from ddae_jax.weights.vision_transformer import require
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "image_shape",
     "names",
     "network_from_state",
+    "published_class",
     "without_buffers",
 ]
 
@@ -62,6 +64,29 @@ def names(network: LightningDiT) -> dict[str, Entry]:
             **layer(f"{name}.mlp.w3", (path, "mlp", "linear2"), "linear"),
         }
     return entries
+
+
+def published_class(
+    network: LightningDiT, image_shape: tuple[int, int, int]
+) -> PublishedClass:
+    """LightningDiT's own class for `network`, on (height, width, channels)."""
+    arguments = shared_arguments(network, image_shape)
+    if network.mlp_features is not None:
+        # Theirs is int(2 / 3 * int(mlp_ratio * hidden_size)): away from both edges.
+        hidden = network.mlp_features * 3 // 2 + 1
+        arguments["mlp_ratio"] = (hidden + 0.5) / network.hidden_size
+    return PublishedClass(
+        "github.com/hustvl/LightningDiT, models/lightningdit.py",
+        "LightningDiT",
+        {
+            **arguments,
+            "use_qknorm": False,
+            "use_swiglu": True,
+            "use_rope": True,
+            "use_rmsnorm": True,
+            "wo_shift": False,
+        },
+    )
 
 
 def network_from_state(

@@ -7,7 +7,7 @@ import numpy as np
 
 from ddae_jax.errors import UserError
 from ddae_jax.models.songunet import SongUNet
-from ddae_jax.weights.torch_layout import Entry, layer, norm
+from ddae_jax.weights.torch_layout import Entry, PublishedClass, layer, norm
 
 _FILTER = ".resample_filter"
 
@@ -107,6 +107,24 @@ def _filter_in(state):
     return None
 
 
+# Submodules that resample hold the filter, by the end of their names.
+_RESAMPLING = ("_down.conv0", "_down.skip", "_up.conv0", "_up.skip", "_aux_residual")
+
+
+def with_filters(
+    state: Mapping[str, np.ndarray], network: SongUNet
+) -> dict[str, np.ndarray]:
+    """Returns `state` with the resampling filters: `without_filters` undone."""
+    taps = np.asarray(network.resample_filter, np.float32)
+    square = (np.outer(taps, taps) / np.square(taps.sum()))[None, None]
+    modules = {name.rpartition(".")[0] for name in state}
+    return dict(state) | {
+        name + _FILTER: square.copy()
+        for name in sorted(modules)
+        if name.endswith(_RESAMPLING)
+    }
+
+
 def without_filters(
     state: Mapping[str, np.ndarray], network: SongUNet
 ) -> dict[str, np.ndarray]:
@@ -128,6 +146,37 @@ def without_filters(
                 f"{name} is not the network's resample_filter {network.resample_filter}"
             )
     return kept
+
+
+def published_class(
+    network: SongUNet, image_shape: tuple[int, int, int]
+) -> PublishedClass:
+    """NVlabs' class for `network`, on images of (height, width, channels)."""
+    side, _, channels = image_shape
+    attention = [
+        side >> level for level, present in enumerate(network.attention) if present
+    ]
+    return PublishedClass(
+        "github.com/NVlabs/edm, training/networks.py",
+        "EDMPrecond",
+        {
+            "img_resolution": side,
+            "img_channels": channels,
+            "label_dim": network.num_classes,
+            "model_type": "SongUNet",
+            "augment_dim": network.augment_channels,
+            "model_channels": network.channels,
+            "channel_mult": list(network.channel_multipliers),
+            "num_blocks": network.blocks,
+            "attn_resolutions": attention,
+            "dropout": network.dropout,
+            "embedding_type": "fourier" if network.fourier else "positional",
+            "channel_mult_noise": network.noise_multiplier,
+            "encoder_type": "residual" if network.residual_encoder else "standard",
+            "decoder_type": "standard",
+            "resample_filter": list(network.resample_filter),
+        },
+    )
 
 
 def network_from_state(state: Mapping[str, np.ndarray]) -> SongUNet:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ddae_jax.errors import UserError
+from ddae_jax.weights.published import own_names
 
 WHICH = ("ema", "model")
 
@@ -99,7 +100,7 @@ def state_dict(content: object, which: str = "ema") -> dict[str, np.ndarray]:
             f"neither a state dict nor MODEL and EMA: {', '.join(alien[:8])} "
             "are no tensors"
         )
-    return _own_names(_averaged(content))
+    return own_names(_averaged(content))
 
 
 def _averaged(state):
@@ -113,13 +114,3 @@ def _averaged(state):
         for name, array in state.items()
         if name not in ("initted", "step") and not name.startswith("online_model.")
     }
-
-
-def _own_names(state):
-    """Removes the prefixes of DataParallel and of the module of the process."""
-    for prefix in ("module.", "nn_model."):
-        names = [name.removeprefix(prefix) for name in state]
-        if len(set(names)) != len(names):
-            raise UserError(f"a tensor is there twice, with and without {prefix}")
-        state = dict(zip(names, state.values(), strict=True))
-    return state

@@ -2,10 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import flax.traverse_util
 import jax
 import numpy as np
+from einops import EinopsError, rearrange
 
 from ddae_jax.errors import UserError
 
@@ -19,17 +21,23 @@ class Layout:
 
 
 LAYOUTS = {
-    "same": Layout(lambda a: a, lambda a: a),
-    # torch: out x in; flax: in x out
-    "linear": Layout(np.transpose, np.transpose),
-    # torch: OIHW; flax: HWIO
-    "conv": Layout(
-        lambda a: np.transpose(a, (2, 3, 1, 0)), lambda a: np.transpose(a, (3, 2, 0, 1))
+    "same": Layout(lambda array: array, lambda array: array),
+    "linear": Layout(
+        lambda array: rearrange(array, "outputs inputs -> inputs outputs"),
+        lambda array: rearrange(array, "inputs outputs -> outputs inputs"),
     ),
-    # torch: a 1x1 convolution, OI11; flax: a linear map, IO
+    "conv": Layout(
+        lambda array: rearrange(
+            array, "outputs inputs row column -> row column inputs outputs"
+        ),
+        lambda array: rearrange(
+            array, "row column inputs outputs -> outputs inputs row column"
+        ),
+    ),
+    # torch: a 1x1 convolution; flax: a linear map
     "conv_as_linear": Layout(
-        lambda a: np.transpose(a[:, :, 0, 0]),
-        lambda a: np.transpose(a)[:, :, None, None],
+        lambda array: rearrange(array, "outputs inputs 1 1 -> inputs outputs"),
+        lambda array: rearrange(array, "inputs outputs -> outputs inputs 1 1"),
     ),
 }
 
@@ -45,6 +53,28 @@ class Entry:
 
     path: tuple[str, ...]
     layout: str = "same"
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedClass:
+    """The published PyTorch class that a state dict is for.
+
+    Attributes:
+      code: repository and file.
+      name: of the class.
+      arguments: of its constructor.
+      within: the call that makes the whole module of it, where the state dict is that
+        of a module around the network.
+    """
+
+    code: str
+    name: str
+    arguments: dict[str, Any]
+    within: str = "{}"
+
+    def __str__(self) -> str:
+        arguments = (f"{key}={value!r}" for key, value in self.arguments.items())
+        return self.within.format(f"{self.name}({', '.join(arguments)})")
 
 
 def layer(torch_name: str, path: tuple[str, ...], layout: str) -> dict[str, Entry]:
@@ -89,7 +119,7 @@ def from_torch(
             shape = tuple(wanted[entry.path].shape)
             try:
                 ours = LAYOUTS[entry.layout].from_torch(array)
-            except (ValueError, IndexError):
+            except EinopsError:  # other axes than the layout's
                 ours = array
             if ours.shape != shape:
                 misshapen.append(f"{name} {array.shape}, not like our {shape}")

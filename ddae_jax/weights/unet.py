@@ -7,7 +7,7 @@ import numpy as np
 
 from ddae_jax.errors import UserError
 from ddae_jax.models.unet import UNet
-from ddae_jax.weights.torch_layout import Entry, layer, norm
+from ddae_jax.weights.torch_layout import Entry, PublishedClass, layer, norm
 
 
 def _residual(torch_name, path, has_shortcut):
@@ -86,6 +86,26 @@ def names(network: UNet) -> dict[str, Entry]:
             entries |= resample(f"up.{index}", f"up_{level}_resample")
             index += 1
     return entries | norm("norm", ("norm",)) | layer("final", ("final",), "conv")
+
+
+def published_class(network: UNet, image_shape: tuple[int, int, int]) -> PublishedClass:
+    """DDAE's own class for `network`, on images of (height, width, channels)."""
+    height, width, channels = image_shape
+    return PublishedClass(
+        "github.com/FutureXiang/ddae, model/unet.py",
+        "UNet",
+        {
+            "image_shape": [channels, height, width],
+            "n_channels": network.channels,
+            "ch_mults": list(network.channel_multipliers),
+            "is_attn": list(network.attention),
+            "attn_channels_per_head": network.head_channels,
+            "dropout": network.dropout,
+            "n_blocks": network.blocks,
+            "use_res_for_updown": network.residual_resampling,
+            "augment_dim": network.augment_channels,
+        },
+    )
 
 
 def network_from_state(

@@ -6,7 +6,7 @@ import numpy as np
 
 from ddae_jax.errors import UserError
 from ddae_jax.models.uvit import SIZES, UViT
-from ddae_jax.weights.torch_layout import Entry, layer, norm
+from ddae_jax.weights.torch_layout import Entry, PublishedClass, layer, norm
 from ddae_jax.weights.vision_transformer import (
     blocks_in,
     heads_of,
@@ -51,6 +51,27 @@ def names(network: UViT) -> dict[str, Entry]:
         entries |= _block(f"in_blocks.{i}", f"block_{i}", network, False)
         entries |= _block(f"out_blocks.{i}", f"block_{half + 1 + i}", network, True)
     return entries | _block("mid_block", f"block_{half}", network, False)
+
+
+def published_class(network: UViT, image_shape: tuple[int, int, int]) -> PublishedClass:
+    """U-ViT's own class for `network`, on images of (height, width, channels)."""
+    return PublishedClass(
+        "github.com/baofff/U-ViT, libs/uvit.py",
+        "UViT",
+        {
+            "img_size": image_shape[0],
+            "patch_size": network.patch_size,
+            "in_chans": image_shape[2],
+            "embed_dim": network.hidden_size,
+            "depth": network.depth,
+            "num_heads": network.heads,
+            "mlp_ratio": network.mlp_ratio,
+            "qkv_bias": network.attention_bias,
+            "mlp_time_embed": network.time_mlp,
+            "num_classes": network.label_rows or -1,
+            "conv": network.final_convolution,
+        },
+    )
 
 
 def network_from_state(

@@ -7,7 +7,7 @@ import numpy as np
 
 from ddae_jax.errors import UserError
 from ddae_jax.models.vae import AutoencoderKL
-from ddae_jax.weights.torch_layout import Entry, layer, norm
+from ddae_jax.weights.torch_layout import Entry, PublishedClass, layer, norm
 
 # Files written before diffusers 0.16 name the attention's tensors after their role.
 _OLD_NAMES = {
@@ -90,6 +90,29 @@ def names(network: AutoencoderKL) -> dict[str, Entry]:
                 path = (side, f"{ours}_{level}_resample")
                 entries |= layer(f"{block}.{sampler}.0.conv", path, "conv")
     return entries
+
+
+def published_class(
+    network: AutoencoderKL, image_shape: tuple[int, int, int]
+) -> PublishedClass:
+    """diffusers' class for `network`, on images of (height, width, channels)."""
+    levels = len(network.widths)
+    return PublishedClass(
+        "the package diffusers",
+        "AutoencoderKL",
+        {
+            "in_channels": network.image_channels,
+            "out_channels": network.image_channels,
+            "down_block_types": levels * ["DownEncoderBlock2D"],
+            "up_block_types": levels * ["UpDecoderBlock2D"],
+            "block_out_channels": list(network.widths),
+            "layers_per_block": network.blocks,
+            "latent_channels": network.latent_channels,
+            "norm_num_groups": network.groups,
+            "sample_size": image_shape[0],
+            "scaling_factor": network.scaling_factor,
+        },
+    )
 
 
 def network_from_state(

@@ -133,41 +133,6 @@ def test_model_weights_on_request(torch, of_torch, tmp_path):
     np.testing.assert_array_equal(ours, expected)
 
 
-@pytest.mark.parametrize(
-    "name, family, process, given",
-    [
-        (
-            "edm2_c_small",
-            "edm2",
-            "edm",
-            dict(weight_normalization=False, image_size=16),
-        ),
-        ("edm_ncsnpp_small", "songunet", "edm", {}),
-        ("uvit_small_cond", "uvit", "ddpm", dict(heads=4, null_class=False)),
-        ("dit_small", "dit", "dit", dict(heads=4)),
-        ("lightningdit_small", "lightningdit", "flow", dict(heads=4)),
-    ],
-)
-def test_every_family_comes_in_and_goes_out(tmp_path, name, family, process, given):
-    path, state = golden_file(tmp_path, name)
-    config = import_config(path, **given)
-    import_weights.run(config, tmp_path / "w")
-    written = saved.read(tmp_path / "w")
-    assert (written.network.name, written.process.name) == (family, process)
-    schema.build(written)
-    for time in schema.process(written).probe_times:
-        schema.process(written).official_time(time)
-    trained = common.restore_ema(written, tmp_path / "w")
-    family = families.FAMILIES[family]
-    expected = family.clean(state, trained.denoiser.network)
-    again = torch_layout.to_torch(
-        trained.params, family.names(trained.denoiser.network)
-    )
-    assert again.keys() == expected.keys()
-    for key, array in again.items():
-        np.testing.assert_array_equal(array, expected[key], err_msg=key)
-
-
 def test_time_scale_of_uvit(tmp_path):
     path, _ = golden_file(tmp_path, "uvit_small")
     for given, expected in [({}, 999.0), ({"time_scale": 1.0}, 1.0)]:

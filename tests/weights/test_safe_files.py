@@ -176,6 +176,11 @@ def test_a_tensor_cannot_reach_outside_its_storage():
     for offset, size, stride in [(1, (6,), (1,)), (0, (2,), (6,)), (-1, (1,), (1,))]:
         with pytest.raises(ValueError):
             build(storage, offset, size, stride, False, {})
+    # Rows of a matrix begin late in it; a stride of 0 repeats one number for ever.
+    with pytest.raises(ValueError, match="without a storage"):
+        build(storage.reshape(3, 2), 2, (4,), (1,), False, {})
+    with pytest.raises(ValueError, match="larger than its storage"):
+        build(storage, 0, (1 << 40,), (0,), False, {})
 
 
 def test_torch_files_in_every_official_form(torch, tmp_path):

@@ -17,8 +17,7 @@ from ddae_jax.errors import UserError
 from ddae_jax.experiment import autoencoder
 from ddae_jax.experiment.trained import Trained
 from ddae_jax.features.latents import Latents
-from ddae_jax.runtime import checkpoint, parallel
-from ddae_jax.runtime.files import replacing
+from ddae_jax.runtime import checkpoint, files, parallel
 from ddae_jax.runtime.random import stream
 from ddae_jax.settings.root import Settings
 from ddae_jax.train import optimizers
@@ -197,8 +196,7 @@ class Experiment:
     def write_json(self, name: str, content: dict) -> None:
         """Writes WORKDIR/`name`, whole or not at all; process 0 alone."""
         if jax.process_index() == 0:
-            with replacing(self.workdir / name) as part:
-                part.write_text(json.dumps(content, indent=2) + "\n")
+            files.write_json(self.workdir / name, content)
 
     def read_json(self, name: str) -> dict:
         """Reads WORKDIR/`name`."""

@@ -134,15 +134,6 @@ def write(workdir: str | pathlib.Path, name: str, outcome: Outcome) -> None:
     logging.info("%s: %s", name, outcome.summary)
 
 
-def read_json(path: pathlib.Path) -> dict | None:
-    """The object in a JSON file; None where there is no such file, or no object."""
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
 def text(outcome: Outcome) -> str:
     """Title, summary and the table in columns."""
     lines = [outcome.title, outcome.summary]

@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Sequence
 
 from ddae_jax.report import outcome, page
+from ddae_jax.runtime.files import read_json
 
 
 def sections(
@@ -29,7 +30,7 @@ def _rank(name: str, order: Sequence[str]) -> tuple[int, str]:
 
 def section(workdir: pathlib.Path, name: str) -> page.PageSection | None:
     """What `outcome.write` left under this name; None where that is nothing."""
-    content = outcome.read_json(workdir / f"{name}.json") or {}
+    content = read_json(workdir / f"{name}.json") or {}
     if outcome.LAYOUT not in content:
         return None
     try:

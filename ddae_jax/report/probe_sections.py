@@ -3,8 +3,9 @@
 import pathlib
 from collections.abc import Mapping
 
-from ddae_jax.report import figures, outcome, page
+from ddae_jax.report import figures, page
 from ddae_jax.report.wording import noise_levels, number, percent, short
+from ddae_jax.runtime.files import read_json
 
 _TITLES = {
     "ridge": "Ridge probe",
@@ -47,7 +48,7 @@ def _setting(cell: Mapping) -> str:
 
 def headline(workdir: pathlib.Path) -> page.PageSection:
     """The probe's accuracy beside its baselines."""
-    probe = outcome.read_json(workdir / "probe.json") or {}
+    probe = read_json(workdir / "probe.json") or {}
     chosen = _chosen(probe)
     if "test" not in chosen:
         return page.PageSection("", [page.Missing("linear probe", "probe")])
@@ -58,7 +59,7 @@ def headline(workdir: pathlib.Path) -> page.PageSection:
 
 def probe_figures(workdir: pathlib.Path) -> page.PageSection | None:
     """Heat map of tap x noise level, and accuracy against noise level."""
-    probe = outcome.read_json(workdir / "probe.json")
+    probe = read_json(workdir / "probe.json")
     if not probe:
         missing = page.Missing("linear probe", "probe")
         return page.PageSection("Linear probe", [missing])
@@ -84,7 +85,7 @@ def probe_figures(workdir: pathlib.Path) -> page.PageSection | None:
 
 def comparison(workdir: pathlib.Path) -> page.PageSection | None:
     """The probe beside its baselines, and how it was measured."""
-    probe = outcome.read_json(workdir / "probe.json")
+    probe = read_json(workdir / "probe.json")
     if not probe:
         return None
     blocks = []
@@ -117,7 +118,7 @@ def other_probes(workdir: pathlib.Path) -> page.PageSection | None:
     """What further probes of the workdir reached: probe_NAME.json, one a line."""
     rows = []
     for path in sorted(workdir.glob("probe_*.json")):
-        probe = outcome.read_json(path) or {}
+        probe = read_json(path) or {}
         chosen, protocol = _chosen(probe), probe.get("protocol") or {}
         if "test" not in chosen:
             continue
@@ -146,7 +147,7 @@ def other_probes(workdir: pathlib.Path) -> page.PageSection | None:
 
 def probe_cells(workdir: pathlib.Path) -> page.PageSection | None:
     """Every cell of the probe's grid."""
-    probe = outcome.read_json(workdir / "probe.json") or {}
+    probe = read_json(workdir / "probe.json") or {}
     cells = probe.get("cells")
     if not cells:
         return None

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 import jax
 
 import ddae_jax
-from ddae_jax.report import outcome, page
+from ddae_jax.report import page
+from ddae_jax.runtime.files import read_json
 
 _PACKAGES = ("ddae_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -26,7 +27,7 @@ def commands(workdir: pathlib.Path, config: Mapping) -> page.PageSection:
     path = workdir / "commands.txt"
     if path.is_file():
         blocks.append(page.Preformatted(path.read_text(errors="replace").strip()))
-    content = outcome.read_json(workdir / "config.json") or dict(config)
+    content = read_json(workdir / "config.json") or dict(config)
     shown = page.Preformatted(json.dumps(content, indent=2, default=str))
     blocks.append(page.Folded("config.json", [shown]))
     return page.PageSection("Command and config", blocks)

@@ -3,10 +3,11 @@
 import contextlib
 import errno
 import fcntl
+import json
 import os
 import pathlib
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import jax
 
@@ -32,6 +33,21 @@ def replacing(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def read_json(path: pathlib.Path) -> dict | None:
+    """The object in a JSON file; None where there is no such file, or no object."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def write_json(path: pathlib.Path, content: Mapping) -> None:
+    """Writes a JSON file, whole or not at all."""
+    with replacing(path) as part:
+        part.write_text(json.dumps(content, indent=2) + "\n")
 
 
 @contextlib.contextmanager

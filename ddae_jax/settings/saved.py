@@ -6,7 +6,6 @@ import pathlib
 from absl import logging
 from ml_collections import ConfigDict
 
-from ddae_jax.diffusion import SAMPLERS
 from ddae_jax.errors import UserError
 from ddae_jax.runtime.files import replacing
 from ddae_jax.settings import config_files, plain, schema
@@ -74,7 +73,7 @@ def keep_trained(
                 section, key = field.split(".")
                 if saved[section][key] != config[section][key]:
                     config[section][key] = saved[section][key]
-        if config.sampler.name not in SAMPLERS[config.process.name]:
+        if config.sampler.name not in schema.choices(config, "sampler"):
             config.sampler = saved.sampler
     config.lock()
     return config

@@ -1,16 +1,18 @@
 """Writes the EMA weights as a folder for a model hub: weights, config and card."""
 
-import json
 import pathlib
+import shutil
 
 import flax.linen as nn
 import jax
 from absl import logging
-from ml_collections import ConfigDict
 
 from ddae_jax.errors import UserError
-from ddae_jax.experiment import autoencoder, common
+from ddae_jax.experiment import DATA, Experiment, autoencoder
+from ddae_jax.experiment.trained import Trained
 from ddae_jax.runtime import parallel
+from ddae_jax.runtime.files import read_json, write_json
+from ddae_jax.settings import plain, saved
 from ddae_jax.weights import families, folder, published
 
 # Sections of the config that rebuild the denoiser and its sampler.
@@ -32,7 +34,7 @@ network.load_state_dict(load_file("{folder}/{file}"))
 ```"""
 
 
-def run(config: ConfigDict, workdir: pathlib.Path) -> None:
+def run(experiment: Experiment) -> None:
     """Writes model.safetensors, config.json, data.json and README.md; of a denoiser of
     latents, also the folder autoencoder.
 
@@ -44,32 +46,31 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
       UserError: no checkpoint; config.export.path is not given, or has files that are
         not of an earlier export; the network has no published form.
     """
-    workdir = pathlib.Path(workdir)
-    target = _target(config.export.path)
-    trained = common.restore_ema(config, workdir)
+    target = _target(experiment.settings.export.path)
+    trained = experiment.trained()
     params = parallel.on_host(trained.params)
     of_autoencoder = parallel.on_host(trained.autoencoder)
     if jax.process_index() != 0:
         return
-    official = config.export.format == "official"
+    official = experiment.settings.export.format == "official"
     network = trained.denoiser.network
     if official:
         families.of_network(network)  # an error, if any, before anything is written
     target.mkdir(parents=True, exist_ok=True)
     _write(target, official, network, params, trained.image_shape)
-    everything = config.to_dict()
+    everything = plain.of_settings(experiment.settings)
     everything["autoencoder"]["folder"] = ""  # it lies beside
-    common.write_json(target, "config.json", {key: everything[key] for key in SECTIONS})
-    data = common.read_json(workdir, "data.json") | {"step": trained.step}
-    common.write_json(target, "data.json", data)
+    write_json(target / saved.FILE, {key: everything[key] for key in SECTIONS})
+    data = experiment.read_json(DATA) | {"step": trained.step}
+    write_json(target / DATA, data)
     if trained.latents is not None:
         beside, latents = target / autoencoder.NAME, trained.latents
         beside.mkdir(exist_ok=True)
         shape = latents.image_shape
         _write(beside, official, latents.autoencoder, of_autoencoder, shape)
-        description = common.read_json(autoencoder.find(config, workdir), "config.json")
-        common.write_json(beside, "config.json", description)
-    card = _card(config, workdir, target, data, trained)
+        found = autoencoder.find(experiment.settings.autoencoder, experiment.workdir)
+        shutil.copyfile(found / saved.FILE, beside / saved.FILE)
+    card = _card(experiment, target, data, trained)
     (target / "README.md").write_text(card)
     logging.info("exported step %d to %s", trained.step, target)
 
@@ -105,21 +106,20 @@ def _target(given: str) -> pathlib.Path:
 
 
 def _card(
-    config: ConfigDict,
-    workdir: pathlib.Path,
+    experiment: Experiment,
     target: pathlib.Path,
     data: dict,
-    trained: common.Trained,
+    trained: Trained,
 ) -> str:
     """The model card, in Markdown, with the hub's header."""
-    denoiser, latents = trained.denoiser, trained.latents
+    denoiser = trained.denoiser
     count = denoiser.parameter_count(data["image_shape"])
-    image_shape = data["image_shape"] if latents is None else latents.image_shape
+    image_shape = trained.seen_shape
     shape = ", ".join(map(str, image_shape))
     images = data["train_images"]
     rows = {
-        "network": config.network.name,
-        "process": config.process.name,
+        "network": experiment.settings.names["network"],
+        "process": experiment.settings.names["process"],
         "parameters": f"{count:,}",
         "images": " x ".join(map(str, image_shape)),
     }
@@ -130,15 +130,15 @@ def _card(
     rows["optimiser steps"] = f"{data['step']:,}"
     taps = list(denoiser.network.tap_paths())
     tap, noise_level = taps[len(taps) // 2], 0.1
-    chosen = _measured(workdir, "probe.json", data["step"]).get("chosen") or {}
+    chosen = _measured(experiment, "probe.json", data["step"]).get("chosen") or {}
     if chosen:
-        probe = common.read_json(workdir, "probe.json")
+        probe = experiment.read_json("probe.json")
         tap, noise_level = chosen["tap"], chosen["noise_level"]
         rows["linear probe"] = (
             f"{100 * chosen['test']:.2f} % on the test images of {probe['data']} (tap "
             f"{tap}, noise level {noise_level:.3g}, chosen on held-out images)"
         )
-    measured = _measured(workdir, "fid.json", data["step"])
+    measured = _measured(experiment, "fid.json", data["step"])
     if "fid" in measured:
         rows[measured["distance"]] = (
             f"{measured['fid']:.2f} ({measured['protocol']['sample_count']:,} samples, "
@@ -148,19 +148,19 @@ def _card(
     loading = _LOADING.format(
         folder=target.name, shape=shape, tap=tap, noise_level=noise_level
     )
-    loading += _in_pytorch(config, target.name, trained)
+    loading += _in_pytorch(experiment, target.name, trained)
     return (
         "---\nlibrary_name: ddae_jax\ntags:\n- diffusion\n- self-supervised\n---\n\n"
-        f"# {config.name}\n\nA denoising diffusion autoencoder: it draws images, and "
-        "its intermediate activations are features.\nThe weights are the moving "
-        f"average of training.\n\n|  |  |\n|---|---|\n{table}\n\n{loading}\n\n"
+        f"# {experiment.settings.name}\n\nA denoising diffusion autoencoder: it draws "
+        "images, and its intermediate activations are features.\nThe weights are the "
+        f"moving average of training.\n\n|  |  |\n|---|---|\n{table}\n\n{loading}\n\n"
         f"Taps: {', '.join(taps)}.\n"
     )
 
 
-def _in_pytorch(config: ConfigDict, name: str, trained: common.Trained) -> str:
+def _in_pytorch(experiment: Experiment, name: str, trained: Trained) -> str:
     """How the published code loads the tensors, where they are named as there."""
-    if config.export.format != "official":
+    if experiment.settings.export.format != "official":
         return ""
     parts = [(trained.denoiser.network, trained.image_shape, folder.FILE)]
     if trained.latents is not None:
@@ -175,10 +175,7 @@ def _in_pytorch(config: ConfigDict, name: str, trained: common.Trained) -> str:
     return text
 
 
-def _measured(workdir: pathlib.Path, name: str, step: int) -> dict:
+def _measured(experiment: Experiment, name: str, step: int) -> dict:
     """What a task measured on the exported checkpoint, or nothing."""
-    try:
-        content = common.read_json(workdir, name)
-    except (FileNotFoundError, json.JSONDecodeError):
-        return {}
+    content = read_json(experiment.workdir / name) or {}
     return content if content.get("step") == step else {}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import math
 import pathlib
 import shutil
@@ -13,14 +14,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from ml_collections import ConfigDict
 
 from ddae_jax.diffusion import PROCESSES
 from ddae_jax.errors import UserError
-from ddae_jax.experiment import autoencoder, common, model
+from ddae_jax.experiment import DATA, Experiment, autoencoder, model
 from ddae_jax.runtime import checkpoint
-from ddae_jax.settings import schema
+from ddae_jax.runtime.files import read_json, write_json
+from ddae_jax.settings import plain, saved, schema
+from ddae_jax.settings.autoencoder import AutoencoderSettings
 from ddae_jax.settings.fields import unknown
+from ddae_jax.settings.import_weights import ImportSettings
+from ddae_jax.settings.root import CHOSEN, Settings
 from ddae_jax.train import state as train_state
 from ddae_jax.weights import edm_pickle, families, folder, published, torch_files
 
@@ -56,8 +60,8 @@ class _Found:
     autoencoder: pathlib.Path | None = None
 
 
-def run(config: ConfigDict, workdir: pathlib.Path) -> None:
-    """Imports config.import_weights.path; the config gets its network and process.
+def run(experiment: Experiment) -> Experiment:
+    """Imports config.import_weights.path; the settings get its network and process.
 
     A file that the task export wrote, beside its config.json, tells all; of published
     weights, config.import_weights says what no tensor shows.
@@ -66,12 +70,15 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     imported ones and whose optimiser is fresh. An autoencoder of latents, which is no
     denoiser, is written to `workdir`/autoencoder instead, before or after the denoiser.
 
+    Returns:
+      the experiment under the settings that the file brought.
+
     Raises:
       UserError: the file cannot be read, its tensors do not fit, or a field that no
         tensor shows is needed; `workdir` already has checkpoints.
     """
-    section = config.import_weights
-    path, workdir = pathlib.Path(section.path), pathlib.Path(workdir)
+    section = experiment.settings.import_weights
+    path, workdir = pathlib.Path(section.path), experiment.workdir
     if not section.path or not path.is_file():
         raise UserError(
             f"config.import_weights.path: there is no file {section.path!r}"
@@ -81,10 +88,9 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         ("process", PROCESSES),
         ("weights", torch_files.WHICH),
     ):
-        if section[field] and section[field] not in known:
-            raise UserError(
-                unknown(f"config.import_weights.{field}", section[field], known)
-            )
+        given = getattr(section, field)
+        if given and given not in known:
+            raise UserError(unknown(f"config.import_weights.{field}", given, known))
     try:
         beside = _description(path)
         if beside:
@@ -95,18 +101,18 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         raise UserError(f"config.import_weights ({path.name}): {error}") from error
     if not found.names:
         _write_autoencoder(workdir / autoencoder.NAME, found.network, found.params)
-        return
+        return experiment
     if (workdir / "checkpoints").is_dir():
         raise UserError(f"--workdir: {workdir} has checkpoints already; name a new one")
-    _configure(config, found)
+    settings = _configured(experiment.settings, found)
+    experiment = dataclasses.replace(experiment, settings=settings)
     classes = found.network.num_classes
-    _write_checkpoint(config, workdir, found)
+    _write_checkpoint(experiment, found)
     if found.autoencoder is not None and jax.process_index() == 0:
         target = workdir / autoencoder.NAME
         shutil.copytree(found.autoencoder, target, dirs_exist_ok=True)
-    common.write_json(
-        workdir,
-        "data.json",
+    experiment.write_json(
+        DATA,
         {
             "name": path.name,
             "train_images": None,
@@ -116,29 +122,26 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
             **found.data,
         },
     )
-    common.write_json(workdir, "config.json", config.to_dict())
+    experiment.write_json(saved.FILE, plain.of_settings(settings))
     names = found.names
     logging.info(
         "%s: %s under %s, in %s", path.name, names["network"], names["process"], workdir
     )
+    return experiment
 
 
 def _description(path: pathlib.Path) -> dict:
     """The config.json of an export beside `path`; empty where there is none."""
     if path.name != folder.FILE:
         return {}
-    try:
-        content = common.read_json(path.parent, "config.json")
-    except (OSError, ValueError):
-        return {}
-    ours = isinstance(content, dict) and {"network", autoencoder.NAME} & content.keys()
-    return content if ours else {}
+    content = read_json(path.parent / saved.FILE) or {}
+    return content if {"network", autoencoder.NAME} & content.keys() else {}
 
 
-def _exported(path: pathlib.Path, section: ConfigDict, beside: dict) -> _Found:
+def _exported(path: pathlib.Path, section: ImportSettings, beside: dict) -> _Found:
     """What the task export, or import, left in a folder."""
     for field in _TOLD:
-        if section[field] not in (None, ""):
+        if getattr(section, field) not in (None, ""):
             raise UserError(
                 f"{field} is given, but config.json beside the file tells it"
             )
@@ -147,24 +150,26 @@ def _exported(path: pathlib.Path, section: ConfigDict, beside: dict) -> _Found:
             latents = 8, 8, int(beside[autoencoder.NAME]["latent_channels"])
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"config.json is not an autoencoder's: {error}") from error
-        read, params = autoencoder.load(schema.default(), path.parent, latents)
+        read, params = autoencoder.load(
+            AutoencoderSettings(), "float32", path.parent, latents
+        )
         return _Found(read.autoencoder, params, read.image_shape)
     loaded = model.load(path.parent)
-    chosen = {name: loaded.config[name].to_dict() for name in schema.CHOSEN}
-    data = common.read_json(path.parent, "data.json")
+    chosen = {name: plain.of_chosen(loaded.settings, name) for name in CHOSEN}
+    data = json.loads((path.parent / DATA).read_text())
     data.pop("step", None)  # counted anew
     return _Found(
         loaded.denoiser.network,
         loaded.params,
         loaded.image_shape,
         {name: values.pop("name") for name, values in chosen.items()},
-        {**chosen, autoencoder.NAME: loaded.config.autoencoder.to_dict()},
+        {**chosen, autoencoder.NAME: plain.of_section(loaded.settings.autoencoder)},
         data,
         None if loaded.latents is None else path.parent / autoencoder.NAME,
     )
 
 
-def _published(path: pathlib.Path, section: ConfigDict) -> _Found:
+def _published(path: pathlib.Path, section: ImportSettings) -> _Found:
     """What the tensors of a published checkpoint, and the config, tell."""
     state, facts = _read(path, section.weights)
     name = section.family or families.detect(state)
@@ -206,10 +211,12 @@ def _read(path: pathlib.Path, which: str) -> tuple[Mapping[str, np.ndarray], dic
 
 
 def _network(
-    name: str, state: Mapping[str, np.ndarray], section: ConfigDict, facts: dict
+    name: str, state: Mapping[str, np.ndarray], section: ImportSettings, facts: dict
 ) -> nn.Module:
     keys = ("heads", "head_channels", "weight_normalization", "null_class")
-    network = families.network_of(name, state, {key: section[key] for key in keys})
+    network = families.network_of(
+        name, state, {key: getattr(section, key) for key in keys}
+    )
     if name == "uvit":
         # DDAE's own training script feeds t/T, U-ViT's a time up to 999 or 1000.
         usual = 1000.0 if network.image_channels == 4 else 999.0
@@ -278,33 +285,30 @@ def _params(
     return jax.tree.map(jnp.array, params)  # copies: the file can be closed
 
 
-def _configure(config: ConfigDict, found: _Found) -> None:
-    """Puts what was found into the config."""
-    # The sampler last: those that there are depend on the process.
-    for section in ("process", "network", "sampler"):
-        name = found.names.get(section, config[section].name)
-        if section == "network" or config[section].name != name:
-            schema.select(config, section, name)
+def _configured(settings: Settings, found: _Found) -> Settings:
+    """The settings with what was found."""
     network = found.network
-    with config.unlocked():
-        for section, values in found.sections.items():
-            for field, value in values.items():
-                if value is not None:  # None keeps its type
-                    config[section][field] = value
-        config.train.class_conditional = network.num_classes > 0
-        if network.null_label is None:
-            config.train.label_dropout = 0.0
-        config.probe.taps = ()
-        try:
-            for time in config.probe.times:
-                schema.process(config).official_time(time)
-        except UserError:
-            config.probe.times = ()
+    train = {"class_conditional": network.num_classes > 0}
+    if network.null_label is None:
+        train["label_dropout"] = 0.0
+    names = {
+        section: name
+        for section, name in found.names.items()
+        if section == "network" or name != settings.names[section]
+    }
+    values = {**found.sections, "train": train, "probe": {"taps": ()}}
+    settings = schema.changed(settings, names, values)
+    try:
+        for time in settings.probe.times:
+            settings.process.official_time(time)
+    except UserError:  # times of another process
+        settings = schema.changed(settings, {}, {"probe": {"times": ()}})
+    return settings
 
 
-def _write_checkpoint(config: ConfigDict, workdir: pathlib.Path, found: _Found) -> None:
+def _write_checkpoint(experiment: Experiment, found: _Found) -> None:
     """Writes checkpoints/0."""
-    recipe = common.train_step(config, found.network.num_classes)
+    recipe = experiment.train_step(found.network.num_classes)
     init = train_state.create(recipe.denoiser, recipe.optimizer, found.image_shape)
     shapes = jax.eval_shape(init, jax.random.key(0))
     # Adam begins at zeros; one array for all of a shape, or they would be most of the
@@ -315,7 +319,8 @@ def _write_checkpoint(config: ConfigDict, workdir: pathlib.Path, found: _Found) 
     # what was read, stays so bit by bit.
     trained = found.network.project(found.params)
     state = fresh.replace(params=trained, ema=found.params)
-    with checkpoint.manager(workdir, checkpoint.Keep(best=False)) as checkpoints:
+    keep = checkpoint.Keep(best=False)
+    with checkpoint.manager(experiment.workdir, keep) as checkpoints:
         # No loss was measured: any that training measures is better.
         checkpoint.save(checkpoints, 0, state, math.inf)
         checkpoints.wait_until_finished()
@@ -325,9 +330,6 @@ def _write_autoencoder(target: pathlib.Path, network: nn.Module, params: dict) -
     target.mkdir(parents=True, exist_ok=True)
     if jax.process_index() == 0:
         folder.write_parameters(target, params)
-    common.write_json(
-        target,
-        "config.json",
-        {autoencoder.NAME: families.fields(network, without=("dtype",))},
-    )
+        description = {autoencoder.NAME: families.fields(network, without=("dtype",))}
+        write_json(target / saved.FILE, description)
     logging.info("the autoencoder is in %s", target)

@@ -8,14 +8,13 @@ from absl import logging
 
 from ddae_jax.experiment import Experiment
 from ddae_jax.report import (
-    outcome,
     outcome_sections,
     page,
     probe_sections,
     provenance_sections,
     run_sections,
 )
-from ddae_jax.runtime.files import replacing
+from ddae_jax.runtime.files import read_json, replacing
 from ddae_jax.settings import plain
 from ddae_jax.tasks import TASKS
 
@@ -42,7 +41,7 @@ def run(experiment: Experiment) -> None:
         return
     settings = experiment.settings
     subtitle = "{network} under {process}".format(**settings.names)
-    data = describe_data(outcome.read_json(experiment.workdir / "data.json") or {})
+    data = describe_data(read_json(experiment.workdir / "data.json") or {})
     if data:
         subtitle += f", on {data}"
     path = experiment.workdir / FILE

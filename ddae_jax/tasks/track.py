@@ -67,8 +67,8 @@ def run(experiment: Experiment) -> None:
     }
     if "probe" in settings.measures:
         protocol["probe"] = (
-            f"{experiment.settings.probe.classifier}; each checkpoint's own choice on held-out "
-            "images; the peak is that of the held-out accuracy"
+            f"{experiment.settings.probe.classifier}; each checkpoint's own choice on "
+            "held-out images; the peak is that of the held-out accuracy"
         )
     if measure is not None:
         protocol["distance"] = (

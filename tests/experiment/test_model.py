@@ -15,6 +15,7 @@ from ddae_jax.features.encode import example_noise
 from ddae_jax.settings import schema
 from ddae_jax.tasks import export, import_weights
 from tests.tools import golden_values
+from tests.tools.experiments import experiment_of
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +30,8 @@ def folder(tmp_path_factory):
             path=str(root / "weights.safetensors"), process="ddpm", image_size=8
         )
         config.export.path = str(root / "hub")
-    import_weights.run(config, root / "w")
-    export.run(config, root / "w")
+    import_weights.run(experiment_of(config, root / "w"))
+    export.run(experiment_of(config, root / "w"))
     return root / "hub"
 
 

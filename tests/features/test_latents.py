@@ -13,7 +13,7 @@ from PIL import Image
 import ddae_jax
 from ddae_jax import main
 from ddae_jax.errors import UserError
-from ddae_jax.experiment import autoencoder, common
+from ddae_jax.experiment import autoencoder
 from ddae_jax.features import encode as features
 from ddae_jax.features.encode import Encoder, example_noise
 from ddae_jax.features.latents import LatentEncoder, Latents, in_pieces, resize
@@ -22,6 +22,7 @@ from ddae_jax.runtime.random import stream
 from ddae_jax.settings import command_line, saved
 from ddae_jax.tasks import sample
 from tests.tools import golden_values
+from tests.tools.experiments import experiment_of
 
 CONFIG = pathlib.Path(__file__).parent.parent.parent / "configs" / "dit_transfer.py"
 SCALE = 0.18215
@@ -123,7 +124,7 @@ def test_transfer_is_probed_end_to_end(workdir):
     assert 0 <= found["chosen"]["test"] <= 1
     # Imported weights go on to any data set, whatever config came between.
     words = [f"--workdir={workdir}", "--task=probe", "--config.data.name=cifar10"]
-    config = command_line.parse(["main", *words], main.define_flags).config
+    config = command_line.parse(["main", *words], main.define_flags).settings
     assert config.data.name == "cifar10"
 
 
@@ -170,10 +171,10 @@ def test_the_mean_of_the_posterior_on_request(model, workdir, images):
 
 def test_mistakes_are_one_line(model, workdir, images, tmp_path):
     config = saved.read(workdir)
-    trained = common.restore_ema(config, workdir)
+    trained = experiment_of(config, workdir).trained()
     config.autoencoder.folder = str(tmp_path)
     alone = ddae_jax.experiment.model.Model(
-        model.denoiser, model.params, model.image_shape, model.config
+        model.denoiser, model.params, model.image_shape, model.settings
     )
     small = AutoencoderKL(widths=(32, 64), blocks=1)
     for call, reason in [

@@ -14,6 +14,7 @@ from ddae_jax.report import outcome, page, provenance_sections, wording
 from ddae_jax.settings import schema
 from ddae_jax.tasks import report as task
 from ddae_jax.tasks.probe import grid as probe_grid
+from tests.tools.experiments import experiment_of
 
 VOID = {"meta", "img", "br", "link"}
 
@@ -75,7 +76,7 @@ def probe_result():
             [{tap: value + shift for tap, value in row.items()} for row in cells]
             for shift in (-0.003, 0.003)
         ]
-        scores = [probe_grid.Score(held_out=seed, test=seed) for seed in seeds]
+        scores = [probe_grid.Accuracies(held_out=seed, test=seed) for seed in seeds]
         return probe_grid.summarise(scores, times, 500)
 
     untrained = [{"out_1": 0.8822, "out_2": 0.5}, {"out_1": 0.1, "out_2": 0.2}]
@@ -115,7 +116,7 @@ def full(tmp_path, config):
 
 
 def test_full_report_tells_the_story(full, config):
-    task.run(config, full)
+    task.run(experiment_of(config, full))
     html, text, sources = read_page(full)
     assert "98.1 % ± 0.3" in text and "96.1 %" in text and "88.2 %" in text
     assert "+2.0" in text and "+9.9" in text
@@ -130,7 +131,7 @@ def test_full_report_tells_the_story(full, config):
 
 
 def test_report_of_an_empty_workdir_names_the_tasks(tmp_path, config):
-    task.run(config, tmp_path)
+    task.run(experiment_of(config, tmp_path))
     _, text, sources = read_page(tmp_path)
     assert not sources
     for name in ("pretrain", "sample", "probe"):
@@ -139,17 +140,17 @@ def test_report_of_an_empty_workdir_names_the_tasks(tmp_path, config):
 
 def test_report_tolerates_a_damaged_probe(full, config):
     (full / "probe.json").write_text('{"cells": [')
-    task.run(config, full)
+    task.run(experiment_of(config, full))
     assert "--task=probe" in read_page(full)[1]
     (full / "probe.json").write_text('{"step": 3, "cells": [{"tap": "out_1"}]}')
-    task.run(config, full)
+    task.run(experiment_of(config, full))
     assert "1 cells" in read_page(full)[1]
 
 
 def test_equal_data_gives_equal_pages(full, config):
-    task.run(config, full)
+    task.run(experiment_of(config, full))
     first = (full / "report.html").read_bytes()
-    task.run(config, full)
+    task.run(experiment_of(config, full))
     assert (full / "report.html").read_bytes() == first
 
 
@@ -233,11 +234,11 @@ def test_type_is_readable_at_the_size_of_the_page(full, config):
 
 def test_the_page_names_the_data_that_it_was_trained_on(full, config):
     config.data.name = "fashion_mnist"  # of the config that a later task was given
-    task.run(config, full)
+    task.run(experiment_of(config, full))
     assert "fashion_mnist" not in read_page(full)[0].split("</header>")[0]
     data = {"name": "holiday <3", "train_images": 12345, "image_shape": [24, 32, 3]}
     (full / "data.json").write_text(json.dumps(data))
-    task.run(config, full)
+    task.run(experiment_of(config, full))
     header = read_page(full)[0].split("</header>")[0]
     assert (
         "unet under ddpm, on holiday &lt;3 (12,345 training images, 32 x 24 pixels)"
@@ -251,7 +252,7 @@ def test_tasks_of_other_packages_appear_by_what_they_left(full, config):
         outcome.write(full, name, found)
     (full / "other.json").write_text('{"summary": "not an outcome"}')
     (full / "list.json").write_text("[1]")
-    task.run(config, full)
+    task.run(experiment_of(config, full))
     titles = re.findall("<h2>Title of (.*)</h2>", read_page(full)[0])
     assert titles == ["dense", "dense_more", "aardvark", "zebra"]
     assert "not an outcome" not in read_page(full)[1]

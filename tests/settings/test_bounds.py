@@ -53,7 +53,7 @@ def test_what_is_beyond_the_bounds_is_one_line(key):
     path = key[0]
     config, value, bounds = FIELDS[key]
     for given in beyond(value, bounds):
-        copy = schema.copy_with(config, {})
+        copy = config.copy_and_resolve_references()
         *sections, field = path.split(".")
         section = copy
         for part in sections:

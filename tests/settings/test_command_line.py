@@ -173,7 +173,7 @@ def test_class_conditional_is_what_the_checkpoint_was_trained_with(tmp_path):
     )
     command_line.save(saved)
     for words in ((), (TINY,), (TINY, "--config.train.class_conditional=False")):
-        config = parse(*words, f"--workdir={tmp_path}").config
+        config = parse(*words, f"--workdir={tmp_path}").settings
         assert config.train.class_conditional
 
 
@@ -196,13 +196,13 @@ def test_flags_change_the_config_and_name_the_workdir():
     assert command.config.probe.taps == ("out_2", "out_1")
     assert str(command.workdir) == "runs/digits-test"
     assert str(parse(f"--config={DIGITS}").workdir) == "runs/digits"
-    assert parse(TINY, "--task=sample,report").config.tasks == ("sample", "report")
+    assert parse(TINY, "--task=sample,report").settings.tasks == ("sample", "report")
 
 
 def test_a_process_brings_its_fields_and_its_sampler():
     config = parse(
         TINY, "--config.process.name=edm", "--config.process.p_mean=-1"
-    ).config
+    ).settings
     assert config.process.p_mean == -1 and "timesteps" not in config.process
     assert config.sampler.name == "heun"
 
@@ -237,7 +237,7 @@ def test_a_later_task_uses_the_saved_config(trained):
 def test_a_contradiction_is_said_and_what_was_trained_is_used(
     trained, caplog, word, field, kept, given
 ):
-    config = parse(f"--workdir={trained}", f"--config.{word}").config
+    config = parse(f"--workdir={trained}", f"--config.{word}").settings
     assert f"was trained with {field}={kept}: that is used, not {given}" in caplog.text
     saved = json.loads((trained / "config.json").read_text())
     for section in ("network", "process", "data"):
@@ -250,7 +250,7 @@ def test_a_field_of_another_version_is_said(trained, caplog):
     path = trained / "config.json"
     saved = json.loads(path.read_text())
     path.write_text(json.dumps(saved | {"colour": "red"}))
-    assert parse(f"--workdir={trained}").config.train.steps == 9
+    assert parse(f"--workdir={trained}").settings.train.steps == 9
     assert "field colour is not known" in caplog.text
 
 

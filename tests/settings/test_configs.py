@@ -135,13 +135,13 @@ def test_cifar10_has_the_published_values(variant):
     assert config.train.clip_norm == 1 and config.train.flip
     assert config.network.dropout == dropout
     assert config.probe.times == config.probe.taps == ()
-    assert schema.process(config).probe_times == times
+    assert schema.build(config).process.probe_times == times
     assert config.sampler.steps == (18 if variant.startswith("edm") else 100)
     augmented = variant.endswith("aug")
     assert config.train.augment_probability == (0.12 if augmented else 0)
     assert config.network.augment_channels == (9 if augmented else 0)
     assert config.train.keep_every % config.train.checkpoint_every == 0
-    denoiser = Denoiser(schema.network(config), schema.process(config))
+    denoiser = Denoiser(schema.build(config).network, schema.build(config).process)
     count = denoiser.parameter_count((32, 32, 3)) / 1e6
     assert count == pytest.approx(parameters, abs=0.06 if parameters < 40 else 0.03)
 

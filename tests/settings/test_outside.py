@@ -70,13 +70,12 @@ tasks.register_task("count", "mine.count", "counts parameters", CountSettings)
 TASK = """
 import jax
 
-from ddae_jax.experiment import common
 
 
 def run(config, workdir):
-    trained = common.restore_ema(config, workdir)
+    trained = experiment_of(config, workdir).trained()
     count = sum(leaf.size for leaf in jax.tree.leaves(trained.params))
-    common.write_json(workdir, "count.json", {"count": count ** config.count.power})
+    write_json(workdir / "count.json", {"count": count ** config.count.power})
 """
 
 

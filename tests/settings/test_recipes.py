@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from ddae_jax.experiment import common
 from ddae_jax.settings import schema
 from ddae_jax.train import state as train_state
 from tests.settings.test_configs import load
+from tests.tools.experiments import experiment_of
 
 # batch, steps, warm-up, decay from, rate, EMA, dropout, flips, augmentation, parameters
 PUBLISHED = {
@@ -72,7 +72,7 @@ def test_published_values(given):
     assert weights == ((0.99, 0.03, False) if "uvit" in given else (0.9, 0.0, True))
     assert config.name == given.split(":")[0] and config.data.name == config.name
     side = 64 if "tiny" in given else 32
-    count = parameter_count(common.denoiser(config), side)
+    count = parameter_count(experiment_of(config).denoiser, side)
     # The published counts leave out the learned weight of the loss.
     assert count == pytest.approx(parameters, rel=1.5e-3)
 
@@ -83,7 +83,7 @@ def test_published_values(given):
 def test_a_step_of_the_recipe_is_one(given):
     """Traced only: augmentation, labels, loss and optimiser go together."""
     config = load(given)
-    recipe = common.train_step(config, class_count=10)
+    recipe = experiment_of(config).train_step(10)
     init = train_state.create(recipe.denoiser, recipe.optimizer, (32, 32, 3))
     key = jax.random.key(0)
     state = jax.eval_shape(init, key)
@@ -95,6 +95,6 @@ def test_a_step_of_the_recipe_is_one(given):
 
 
 def test_ncsnpp_is_the_network_of_the_published_weights():
-    network = schema.network(load("cifar10:edm_ncsnpp"))
+    network = schema.build(load("cifar10:edm_ncsnpp")).network
     assert network.fourier and network.residual_encoder
     assert network.noise_multiplier == 2 and network.resample_filter == (1, 3, 3, 1)

@@ -12,6 +12,7 @@ from ddae_jax.settings import schema
 from ddae_jax.tasks import dense
 from ddae_jax.tasks.dense import segmentation as dense_segmentation
 from tests.tools import dense as dense_tools
+from tests.tools.experiments import experiment_of
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def workdir(tmp_path_factory):
 
 
 def run(config, workdir):
-    dense.run(config, workdir)
+    dense.run(experiment_of(config, workdir))
     return json.loads((workdir / "dense.json").read_text())
 
 
@@ -164,7 +165,7 @@ def test_folders_that_do_not_fit_are_one_line(
     fault(tmp_path)
     config = segmentation_config(tmp_path, brightness / "test")
     with pytest.raises(UserError, match=message) as raised:
-        dense.run(config, workdir)
+        dense.run(experiment_of(config, workdir))
     assert "\n" not in str(raised.value)
 
 
@@ -172,10 +173,10 @@ def test_what_is_ignored_everywhere_cannot_be_scored(workdir, brightness, tmp_pa
     write_task(tmp_path, 4, 0)
     config = segmentation_config(tmp_path, brightness / "test")
     config.dense.epochs = 1
-    (held_out,) = np.flatnonzero(dense_segmentation._held_out(config, 4))
+    (held_out,) = np.flatnonzero(dense_segmentation._held_out(experiment_of(config), 4))
     change(tmp_path, f"{held_out}.png", np.full((8, 8), 255))
     with pytest.raises(UserError, match="train_masks: the masks held out of it hold"):
-        dense.run(config, workdir)
+        dense.run(experiment_of(config, workdir))
 
 
 def set_fields(**fields):
@@ -212,7 +213,7 @@ def test_settings_that_do_not_fit_are_one_line(workdir, brightness, change, mess
     config = segmentation_config(brightness / "train", brightness / "test")
     change(config)
     with pytest.raises(UserError, match=message) as raised:
-        dense.run(config, workdir)
+        dense.run(experiment_of(config, workdir))
     assert "\n" not in str(raised.value)
 
 
@@ -223,7 +224,7 @@ def test_a_test_class_that_training_lacks_is_refused(workdir, brightness, tmp_pa
     with pytest.raises(
         UserError, match=r"test_masks: class 7 is beyond 0\.\.2, of the"
     ):
-        dense.run(config, workdir)
+        dense.run(experiment_of(config, workdir))
 
 
 @pytest.mark.parametrize(
@@ -253,4 +254,4 @@ def test_taps_are_spread_over_the_depth():
 def test_one_image_cannot_choose_a_tap():
     config = dense_tools.make_config()
     with pytest.raises(UserError, match=r"train_images: 1 image; one is held out"):
-        dense_segmentation._held_out(config, 1)
+        dense_segmentation._held_out(experiment_of(config), 1)

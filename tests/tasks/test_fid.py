@@ -10,17 +10,18 @@ import scipy.linalg
 
 from ddae_jax import main
 from ddae_jax.errors import UserError
-from ddae_jax.experiment import common
 from ddae_jax.metrics import statistics_files
 from ddae_jax.metrics.frechet import statistics_of
 from ddae_jax.metrics.scores import kernel_distance, precision_recall
 from ddae_jax.runtime import checkpoint
+from ddae_jax.runtime.files import write_json
 from ddae_jax.settings import schema
 from ddae_jax.tasks import fid
 from ddae_jax.tasks.fid import collect as fid_features
 from ddae_jax.tasks.fid import samples as fid_samples
 from ddae_jax.train import state as train_state
 from tests.tools import fid as fid_tools
+from tests.tools.experiments import experiment_of
 
 STEP = 3
 
@@ -44,8 +45,8 @@ def checkpoints(tmp_path_factory, config):
     """A workdir with a checkpoint of random weights."""
     folder = tmp_path_factory.mktemp("run")
     data = {"image_shape": [8, 8, 1], "class_count": 10, "train_images": 1297}
-    common.write_json(folder, "data.json", data)
-    recipe = common.train_step(config, 10)
+    write_json(folder / "data.json", data)
+    recipe = experiment_of(config).train_step(10)
     init = train_state.create(recipe.denoiser, recipe.optimizer, (8, 8, 1))
     state = jax.jit(init)(jax.random.key(7))
     with checkpoint.manager(folder, checkpoint.Keep()) as manager:
@@ -66,7 +67,7 @@ def settings(config, tmp_path):
 
 
 def measure(config, workdir):
-    fid.run(config, workdir)
+    fid.run(experiment_of(config, workdir))
     return json.loads((workdir / "fid.json").read_text())
 
 
@@ -333,7 +334,7 @@ def test_what_cannot_be_measured_is_refused(settings, tmp_path, change, message)
     for field, value in change.items():
         settings.fid[field] = str(tmp_path / value) if value else ""
     with pytest.raises(UserError, match=message) as raised:
-        fid.run(settings, tmp_path)
+        fid.run(experiment_of(settings, tmp_path))
     assert "\n" not in str(raised.value)
 
 
@@ -352,4 +353,4 @@ def test_samples_that_cannot_be_compared_are_refused(
         section, name = field.split(".")
         settings[section][name] = value
     with pytest.raises(UserError, match=message):
-        fid.run(settings, checkpoints)
+        fid.run(experiment_of(settings, checkpoints))

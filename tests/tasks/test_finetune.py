@@ -14,7 +14,7 @@ from ddae_jax import main
 from ddae_jax.data import augment
 from ddae_jax.data import source as data_source
 from ddae_jax.errors import UserError
-from ddae_jax.experiment import common
+from ddae_jax.experiment import Experiment
 from ddae_jax.features.encode import example_noise, extract
 from ddae_jax.heads import linear
 from ddae_jax.runtime import log
@@ -27,6 +27,7 @@ from ddae_jax.weights import folder as weights_folder
 from tests.conftest import ROOT
 from tests.features import test_latents
 from tests.tools import runs as run_tools
+from tests.tools.experiments import experiment_of
 
 CONFIG = "configs/finetune.py"
 TINY = (f"--config={CONFIG}:test", *run_tools.TINY[1:-1])
@@ -91,7 +92,7 @@ def test_stopped_and_gone_on_is_bitwise_the_same(workdir, tmp_path, number, stat
     assert process.returncode == status and "Traceback" not in errors
     assert not (again / "finetune.json").exists()
     config = saved_config(again)
-    finetune.run(config, again)
+    finetune.run(experiment_of(config, again))
     ours, theirs = weights(again), weights(workdir)
     assert ours.keys() == theirs.keys()
     for name in ours:
@@ -102,7 +103,7 @@ def test_stopped_and_gone_on_is_bitwise_the_same(workdir, tmp_path, number, stat
     # Other settings are another run.
     config.finetune.mixup = 0.5
     with pytest.raises(UserError, match=r"finetune\.mixup=0\.0, not 0\.5; name"):
-        finetune.run(config, again)
+        finetune.run(experiment_of(config, again))
 
 
 def test_two_devices_give_the_losses_of_one(workdir, tmp_path):
@@ -118,13 +119,13 @@ def test_two_devices_give_the_losses_of_one(workdir, tmp_path):
 
 def test_fine_tuned_weights_come_back(workdir):
     config = saved_config(workdir)
-    read = finetune_saved.load_finetuned(config, workdir, "finetune")
+    read = finetune_saved.load_finetuned(experiment_of(config, workdir), "finetune")
     denoiser, params, head, tap, moment, names = read
     assert (tap, names) == ("out_2", tuple(map(str, range(10))))
     shapes = jax.eval_shape(lambda: denoiser.init(jax.random.key(0), (8, 8, 1)))
     assert jax.tree.structure(shapes) == jax.tree.structure(params)
     result = json.loads((workdir / "finetune.json").read_text())
-    test = common.load_source(config, "test")
+    test = experiment_of(config).source("test")
     key = stream(config.seed, "finetune/test_noise")
     indices = jnp.arange(32)
     noise = example_noise(key, indices, (8, 8, 1))
@@ -138,7 +139,7 @@ def test_fine_tuned_weights_come_back(workdir):
     correct = np.asarray(logits(params)).argmax(1) == test.labels[:32]
     assert correct.mean() == pytest.approx(result["test"], abs=1 / 32 + 1e-6)
     with pytest.raises(UserError, match="nothing is fine-tuned there"):
-        finetune_saved.load_finetuned(config, workdir, "finetune_other")
+        finetune_saved.load_finetuned(experiment_of(config, workdir), "finetune_other")
 
 
 def test_from_scratch_and_the_checkpoint_start_from_other_weights(
@@ -156,17 +157,17 @@ def test_from_scratch_and_the_checkpoint_start_from_other_weights(
         config.finetune.output, config.finetune.from_scratch = output, scratch
         config.finetune.label_fraction = 0.5
         with pytest.raises(KeyboardInterrupt):
-            finetune.run(config, workdir)
+            finetune.run(experiment_of(config, workdir))
     (ours, recipe, feed), (blank, plain, _) = begun.values()
-    trained = common.restore_ema(config, workdir).params
-    initial = common.untrained(config, workdir).params
+    trained = experiment_of(config, workdir).trained().params
+    initial = experiment_of(config, workdir).untrained().params
     for network, whole in ((ours, trained), (blank, initial)):
         assert "final" in whole and "final" not in network
         kernel = network["image"]["kernel"]
         np.testing.assert_array_equal(kernel, whole["image"]["kernel"])
     assert np.any(ours["image"]["kernel"] != blank["image"]["kernel"])
     counts = np.bincount(feed.source.labels, minlength=10)
-    first = common.load_source(config, "train").labels[:64]
+    first = experiment_of(config).source("train").labels[:64]
     half = [max(round(0.5 * n), 1) for n in np.bincount(first, minlength=10)]
     assert counts.tolist() == half
 
@@ -200,10 +201,10 @@ def test_a_run_that_diverged_makes_way_for_a_lower_rate(workdir, tmp_path):
     config.finetune.learning_rate = 1e30
     config.finetune.warmup_epochs = 0
     with pytest.raises(UserError, match=r"loss .* at step \d+: not finite.*rate$") as e:
-        finetune.run(config, again)
+        finetune.run(experiment_of(config, again))
     assert "\n" not in str(e.value)
     config.finetune.learning_rate = 1e-3
-    finetune.run(config, again)
+    finetune.run(experiment_of(config, again))
     assert not folders.has_diverged(again / "finetune")
     rows = log.read_metrics(again / "finetune")
     assert [row["step"] for row in rows] == [4]
@@ -235,29 +236,29 @@ def test_what_cannot_be_is_refused_in_one_line(workdir, field, value, message):
     config.finetune[field] = value
     with pytest.raises(UserError, match=message) as error:
         schema.build(config)
-        finetune.run(config, workdir)
+        finetune.run(experiment_of(config, workdir))
     assert "\n" not in str(error.value)
 
 
 def test_images_of_one_class_are_refused(workdir, monkeypatch):
     config = saved_config(workdir)
-    train = common.load_source(config, "train")
+    train = experiment_of(config).source("train")
     one = data_source.subset(train, np.flatnonzero(train.labels == 3))
-    monkeypatch.setattr(common, "load_source", lambda *_: one)
+    monkeypatch.setattr(Experiment, "source", lambda *_: one)
     with pytest.raises(UserError, match="of one class; a classifier needs two"):
-        finetune.run(config, workdir)
+        finetune.run(experiment_of(config, workdir))
 
 
 def test_every_variant_names_a_tap_of_its_network_and_a_published_time():
     for variant in command_line_variants():
         config = config_files.load(str(ROOT / f"{CONFIG}:{variant}"))
         schema.build(config)
-        process = schema.process(config)
+        process = schema.build(config).process
         if config.finetune.time is not None:
             process.official_time(config.finetune.time)
         if variant.endswith("_dit"):
             assert config.finetune.tap == "layer-13"
-            assert hasattr(schema.network(config), "drop_path")
+            assert hasattr(schema.build(config).network, "drop_path")
 
 
 def command_line_variants():
@@ -284,7 +285,7 @@ def test_a_denoiser_of_latents_is_trained_through_its_autoencoder(tmp_path):
     folder = tmp_path / "run"
     result = json.loads((folder / "finetune_digits.json").read_text())
     assert (result["tap"], result["time"], result["layers"]) == ("layer-1", 121, 3)
-    before = common.restore_ema(saved_config(folder), folder).params
+    before = experiment_of(saved_config(folder), folder).trained().params
     after = weights(folder, "finetune_digits")
     np.testing.assert_array_equal(
         after["network/positions/table"], before["positions"]["table"]

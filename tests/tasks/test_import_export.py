@@ -10,11 +10,11 @@ import safetensors.numpy
 import ddae_jax
 from ddae_jax import main
 from ddae_jax.errors import UserError
-from ddae_jax.experiment import common
 from ddae_jax.settings import command_line, saved, schema
 from ddae_jax.tasks import export, import_weights
 from ddae_jax.weights import families, torch_layout
 from tests.tools import golden_values
+from tests.tools.experiments import experiment_of
 
 NO_TORCH = "torch is not installed: pip install ddae_jax[torch]"
 
@@ -71,7 +71,7 @@ def test_torch_network_agrees_with_its_import(torch, of_torch):
         theirs = network(
             torch.from_numpy(noisy.transpose(0, 3, 1, 2)), torch.tensor(time)
         )
-    trained = common.restore_ema(saved.read(workdir), workdir)
+    trained = experiment_of(saved.read(workdir), workdir).trained()
     ours = jax.jit(trained.denoiser.network.apply)(
         {"params": trained.params}, noisy, time
     )
@@ -103,7 +103,7 @@ def test_import_to_export_to_load_is_bitwise(of_torch, tmp_path):
         )
     )
     config.export.path = str(tmp_path / "hub")
-    export.run(config, workdir)
+    export.run(experiment_of(config, workdir))
     for model in (ddae_jax.load(tmp_path / "hub"), ddae_jax.load(workdir)):
         names = families.FAMILIES["unet"].names(model.denoiser.network)
         again = torch_layout.to_torch(model.params, names)
@@ -126,10 +126,10 @@ def test_model_weights_on_request(torch, of_torch, tmp_path):
     _, path, _ = of_torch
     given = dict(process="edm", image_size=16, weights="model")
     config = import_config(path, **given)
-    import_weights.run(config, tmp_path)
+    import_weights.run(experiment_of(config, tmp_path))
     trained = torch.load(path, weights_only=True)["MODEL"]
     expected = trained["module.nn_model.final.bias"].numpy()
-    ours = common.restore_ema(config, tmp_path).params["final"]["bias"]
+    ours = experiment_of(config, tmp_path).trained().params["final"]["bias"]
     np.testing.assert_array_equal(ours, expected)
 
 
@@ -137,16 +137,18 @@ def test_time_scale_of_uvit(tmp_path):
     path, _ = golden_file(tmp_path, "uvit_small")
     for given, expected in [({}, 999.0), ({"time_scale": 1.0}, 1.0)]:
         config = import_config(path, heads=4, **given)
-        import_weights.run(config, tmp_path / f"w{expected}")
+        import_weights.run(experiment_of(config, tmp_path / f"w{expected}"))
         assert config.network.time_scale == expected
     path, _ = golden_file(tmp_path, "dit_small")
     with pytest.raises(UserError, match="time_scale is given"):
-        import_weights.run(import_config(path, heads=4, time_scale=1.0), tmp_path / "w")
+        import_weights.run(
+            experiment_of(import_config(path, heads=4, time_scale=1.0), tmp_path / "w")
+        )
 
 
 def test_autoencoder_is_written_beside(tmp_path):
     path, state = golden_file(tmp_path, "vae_small")
-    import_weights.run(import_config(path), tmp_path / "w")
+    import_weights.run(experiment_of(import_config(path), tmp_path / "w"))
     target = tmp_path / "w" / "autoencoder"
     found = safetensors.numpy.load_file(target / "model.safetensors")
     assert sum(a.size for a in found.values()) == sum(a.size for a in state.values())
@@ -168,7 +170,9 @@ def test_what_no_tensor_shows_is_asked_for(tmp_path):
     ]:
         path, _ = golden_file(tmp_path, name)
         with pytest.raises(UserError, match=asked) as error:
-            import_weights.run(import_config(path, **given), tmp_path / "w")
+            import_weights.run(
+                experiment_of(import_config(path, **given), tmp_path / "w")
+            )
         assert "\n" not in str(error.value)
         assert not (tmp_path / "w" / "checkpoints").exists()
 
@@ -181,12 +185,12 @@ def test_wrong_family_and_changed_tensors_are_listed(tmp_path):
             extra = dict(weight_normalization=True) if family == "edm2" else {}
             config = import_config(path, family=family, **given, **extra)
             with pytest.raises(UserError, match=r"missing|no SongUNet"):
-                import_weights.run(config, tmp_path / "w")
+                import_weights.run(experiment_of(config, tmp_path / "w"))
     state["final.weights"] = state.pop("final.weight")
     state["norm.bias"] = state["norm.bias"][:-1]
     safetensors.numpy.save_file(state, path)
     with pytest.raises(UserError) as error:
-        import_weights.run(import_config(path, **given), tmp_path / "w")
+        import_weights.run(experiment_of(import_config(path, **given), tmp_path / "w"))
     for part in ("missing: final.weight;", "surplus: final.weights", "norm.bias (31,)"):
         assert part in str(error.value)
 
@@ -194,28 +198,32 @@ def test_wrong_family_and_changed_tensors_are_listed(tmp_path):
 def test_imported_weights_are_probed_on_any_data(of_torch):
     _, _, workdir = of_torch
     words = [f"--workdir={workdir}", "--task=probe", "--config.data.name=cifar10"]
-    config = command_line.parse(["main", *words], main.define_flags).config
+    config = command_line.parse(["main", *words], main.define_flags).settings
     assert (config.data.name, config.network.channels) == ("cifar10", 32)
 
 
 def test_no_second_import_into_a_workdir(tmp_path):
     path, _ = golden_file(tmp_path, "dit_small")
-    import_weights.run(import_config(path, heads=4), tmp_path / "w")
+    import_weights.run(experiment_of(import_config(path, heads=4), tmp_path / "w"))
     with pytest.raises(UserError, match="has checkpoints already"):
-        import_weights.run(import_config(path, heads=4), tmp_path / "w")
+        import_weights.run(experiment_of(import_config(path, heads=4), tmp_path / "w"))
 
 
 def test_mistakes_in_paths_are_one_line(tmp_path):
     with pytest.raises(
         UserError, match=r"config\.import_weights\.path: there is no file"
     ):
-        import_weights.run(import_config(tmp_path / "none.pth"), tmp_path)
+        import_weights.run(
+            experiment_of(import_config(tmp_path / "none.pth"), tmp_path)
+        )
     (tmp_path / "weights.h5").write_bytes(b"?")
     with pytest.raises(UserError, match=r"files of \.h5 are not known"):
-        import_weights.run(import_config(tmp_path / "weights.h5"), tmp_path)
+        import_weights.run(
+            experiment_of(import_config(tmp_path / "weights.h5"), tmp_path)
+        )
     config = schema.default()
     with pytest.raises(UserError, match=r"config\.export\.path: name a folder"):
-        export.run(config, tmp_path)
+        export.run(experiment_of(config, tmp_path))
     config.export.path = str(tmp_path)
     with pytest.raises(UserError, match="holds other files"):
-        export.run(config, tmp_path)
+        export.run(experiment_of(config, tmp_path))

@@ -11,12 +11,13 @@ import safetensors.numpy
 
 import ddae_jax
 from ddae_jax.errors import UserError
-from ddae_jax.experiment import autoencoder, common
+from ddae_jax.experiment import autoencoder
 from ddae_jax.runtime import checkpoint, parallel
 from ddae_jax.settings import saved, schema
 from ddae_jax.tasks import export, import_weights
 from ddae_jax.weights import families, folder
 from tests.tools import golden_networks, golden_values
+from tests.tools.experiments import experiment_of
 from tests.tools.golden_networks import GOLDEN
 
 DENOISERS = [name for name in GOLDEN if name != "vae_small"]
@@ -31,14 +32,14 @@ class Imported:
 
     @property
     def trained(self):
-        return common.restore_ema(saved.read(self.workdir), self.workdir)
+        return experiment_of(saved.read(self.workdir), self.workdir).trained()
 
 
 def import_file(path, workdir, **fields):
     config = schema.default()
     with config.unlocked():
         config.import_weights.update({"path": str(path), **fields})
-    import_weights.run(config, workdir)
+    import_weights.run(experiment_of(config, workdir))
 
 
 def import_golden(name, root):
@@ -84,7 +85,7 @@ def check_outputs(name, found):
 def export_to(workdir, target, form):
     config = saved.read(workdir)
     config.export.path, config.export.format = str(target), form
-    export.run(config, workdir)
+    export.run(experiment_of(config, workdir))
 
 
 def test_imports_compute_what_the_published_code_computes(imported):
@@ -92,8 +93,8 @@ def test_imports_compute_what_the_published_code_computes(imported):
     config = saved.read(imported.workdir)
     names = config.network.name, config.process.name
     assert names == (golden.family, golden.process)
-    for time in schema.process(config).probe_times:
-        schema.process(config).official_time(time)
+    for time in schema.build(config).process.probe_times:
+        schema.build(config).process.official_time(time)
     # NVlabs' sampler does not clip.
     if golden.family == "songunet":
         assert config.sampler.clip is False
@@ -173,7 +174,7 @@ def test_a_denoiser_of_latents_goes_out_with_its_autoencoder(form, tmp_path):
 def test_trained_weights_of_edm2_are_projected_and_its_average_is_as_it_was(tmp_path):
     """Training keeps kernels of configuration E normalised from its first step on."""
     workdir = import_golden("edm2_e_small", tmp_path).workdir
-    trained = common.restore_ema(saved.read(workdir), workdir)
+    trained = experiment_of(saved.read(workdir), workdir).trained()
     ema_shapes = trained.denoiser.parameter_shapes(trained.image_shape)
     shapes = {"params": ema_shapes, "ema": ema_shapes}
     shardings = parallel.state_shardings(trained.mesh, shapes)

@@ -7,12 +7,14 @@ import pytest
 
 from ddae_jax import main
 from ddae_jax.errors import UserError
-from ddae_jax.experiment import common
-from ddae_jax.runtime import parallel
+from ddae_jax.experiment import Experiment
+from ddae_jax.experiment.trained import Trained
+from ddae_jax.runtime.files import write_json
 from ddae_jax.settings import command_line, saved, schema
 from ddae_jax.tasks import noisy_classifier
 from ddae_jax.tasks.noisy_classifier import result as noisy_classifier_result
 from tests.tools import runs as run_tools
+from tests.tools.experiments import experiment_of
 
 
 def default_config(network="unet", process="ddpm"):
@@ -69,14 +71,14 @@ def test_the_task_goes_on_where_it_was(trained, caplog):
     config.noisy_classifier.kinds = ("features",)
     config.noisy_classifier.test_times = (1, 301, 951)  # of the command, not kept
     with caplog.at_level("INFO"):
-        noisy_classifier.run(config, trained)
+        noisy_classifier.run(experiment_of(config, trained))
     after = read(trained)["curves"]
     assert after["features"]["accuracies"] == before["features"]["accuracies"]
     assert after["wide_resnet"] == before["wide_resnet"]
     # Measured at other times, a curve stands alone.
     config.noisy_classifier.test_times = ()
     config.noisy_classifier.test_noise_levels = (0.05, 1.0)
-    noisy_classifier.run(config, trained)
+    noisy_classifier.run(experiment_of(config, trained))
     assert set(read(trained)["curves"]) == {"features"}
 
 
@@ -99,7 +101,7 @@ def test_a_folder_of_other_settings_is_refused(trained, kind, field, value, mess
     config.noisy_classifier.kinds = (kind,)
     config.noisy_classifier[kind][field] = value
     with pytest.raises(UserError, match=message) as raised:
-        noisy_classifier.run(config, trained)
+        noisy_classifier.run(experiment_of(config, trained))
     assert "\n" not in str(raised.value)
 
 
@@ -124,13 +126,12 @@ def test_what_cannot_be_trained_is_refused(
     config.noisy_classifier[field] = value
     config.network.image_channels = 1
 
-    def restored(config, workdir):
-        model = common.denoiser(config)
-        return common.Trained(model, {}, 3, (8, 8, 1), parallel.make_mesh())
+    def restored(self, step=None):
+        return Trained(self.denoiser, {}, 3, (8, 8, 1), self.mesh)
 
-    monkeypatch.setattr(common, "restore_ema", restored)
+    monkeypatch.setattr(Experiment, "trained", restored)
     with pytest.raises(UserError, match=message) as raised:
-        noisy_classifier.run(config, tmp_path)
+        noisy_classifier.run(experiment_of(config, tmp_path))
     assert "\n" not in str(raised.value)
     assert not list(tmp_path.iterdir())
 
@@ -171,15 +172,24 @@ def test_the_tap_is_the_probes_or_the_published(
     config = default_config(network, process)
     config.network.channel_multipliers = multipliers
     config.network.attention = (False,) * len(multipliers)
-    model = common.denoiser(config)
-    assert noisy_classifier.choose_tap(config, tmp_path, model) == (tap, by)
-    common.write_json(tmp_path, "probe.json", {"chosen": {"tap": "out_2"}})
-    found = noisy_classifier.choose_tap(config, tmp_path, model)
+    model = experiment_of(config).denoiser
+    assert noisy_classifier.choose_tap(experiment_of(config, tmp_path), model) == (
+        tap,
+        by,
+    )
+    write_json(tmp_path / "probe.json", {"chosen": {"tap": "out_2"}})
+    found = noisy_classifier.choose_tap(experiment_of(config, tmp_path), model)
     assert found == ("out_2", "probe.json")
-    common.write_json(tmp_path, "probe.json", {"chosen": {"tap": "out_1+out_2"}})
-    assert noisy_classifier.choose_tap(config, tmp_path, model) == (tap, by)
+    write_json(tmp_path / "probe.json", {"chosen": {"tap": "out_1+out_2"}})
+    assert noisy_classifier.choose_tap(experiment_of(config, tmp_path), model) == (
+        tap,
+        by,
+    )
     config.noisy_classifier.tap = "out_3"
-    assert noisy_classifier.choose_tap(config, tmp_path, model) == ("out_3", "config")
+    assert noisy_classifier.choose_tap(experiment_of(config, tmp_path), model) == (
+        "out_3",
+        "config",
+    )
 
 
 def test_full_runs_have_no_note(tmp_path):
@@ -198,7 +208,7 @@ def test_full_runs_have_no_note(tmp_path):
     for kind, own in (("wide_resnet", wide), ("features", head)):
         folder = tmp_path / "noisy_classifier" / kind
         folder.mkdir(parents=True)
-        common.write_json(folder, noisy_classifier_result.CURVE, shared | own)
+        write_json(folder / noisy_classifier_result.CURVE, shared | own)
         noisy_classifier_result.write(tmp_path, "noisy_classifier", kind)
         content = read(tmp_path)
         assert content["shown"]["note"] == ""

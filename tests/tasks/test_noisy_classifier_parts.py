@@ -60,7 +60,7 @@ def test_times_of_the_publication():
 @pytest.mark.parametrize("name", PROCESSES)
 def test_every_process_can_be_tested(name):
     config = schema.default(process=name)
-    process = schema.process(config)
+    process = schema.build(config).process
     times = noisy_classifier.test_times(config.noisy_classifier, process)
     assert 18 <= len(times) <= 20
     levels = [time.noise_level for time in times]

@@ -16,8 +16,8 @@ from ddae_jax import main
 from ddae_jax.data import digits, image_files
 from ddae_jax.data import source as data_source
 from ddae_jax.errors import UserError
-from ddae_jax.experiment import common
 from ddae_jax.features.encode import encode_set, extract
+from ddae_jax.runtime.files import write_json
 from ddae_jax.runtime.random import stream
 from ddae_jax.settings import schema
 from ddae_jax.tasks import predict
@@ -26,6 +26,7 @@ from ddae_jax.tasks.finetune import saved as finetune_saved
 from ddae_jax.tasks.predict import head as predict_head
 from tests.tools import dense as dense_tools
 from tests.tools import runs as run_tools
+from tests.tools.experiments import experiment_of
 
 LEVEL = 0.05
 
@@ -123,9 +124,9 @@ def test_features_and_head_against_a_plain_loop_and_scikit_learn(
     workdir, pictures, test_digits
 ):
     config = make_config(pictures, train_count=200)
-    predict.run(config, workdir)
+    predict.run(experiment_of(config, workdir))
     features, _, rows = read(workdir)
-    trained = common.restore_ema(config, workdir)
+    trained = experiment_of(config, workdir).trained()
     places = [int(re.search(r"(\d+)\.", row[0])[1]) for row in rows]
     images = jnp.float32(test_digits.images[places]) / 127.5 - 1
     key = stream(config.seed, "predict/noise")
@@ -136,9 +137,9 @@ def test_features_and_head_against_a_plain_loop_and_scikit_learn(
     plain = extract(trained.denoiser, trained.params, images, time, noise, ("out_2",))
     np.testing.assert_allclose(features["features"], plain["out_2"], atol=1e-4)
 
-    train = data_source.subset(common.load_source(config, "train"), np.arange(200))
+    train = data_source.subset(experiment_of(config).source("train"), np.arange(200))
     (encoded,) = encode_set(
-        common.encoder(trained, ("out_2",)),
+        trained.encoder(("out_2",)),
         trained.params,
         trained.mesh,
         train,
@@ -159,33 +160,33 @@ def test_the_head_is_kept_for_the_same_checkpoint_and_settings(
     workdir, pictures, caplog
 ):
     config = make_config(pictures, train_count=150)
-    predict.run(config, workdir)
+    predict.run(experiment_of(config, workdir))
     first, _, rows = read(workdir)
     kept = (workdir / predict_head.FILE).read_bytes()
     config.predict.batch_size = 7  # three whole batches; 21 of 16 leaves a part
     with caplog.at_level("INFO"):
-        predict.run(config, workdir)
+        predict.run(experiment_of(config, workdir))
     assert any("predict: the head of" in text for text in caplog.messages)
     assert (workdir / predict_head.FILE).read_bytes() == kept
     again, _, same = read(workdir)
     np.testing.assert_allclose(again["features"], first["features"], atol=1e-4)
     assert [row[:2] for row in same] == [row[:2] for row in rows]
     config.probe.l2 = 1.0
-    predict.run(config, workdir)
+    predict.run(experiment_of(config, workdir))
     assert (workdir / predict_head.FILE).read_bytes() != kept
     # With much regularisation nothing is certain.
     assert max(float(row[2]) for row in read(workdir)[2]) < 0.9
     (workdir / predict_head.FILE).write_bytes(b"PK damaged")
     with pytest.raises(UserError, match=r"head\.npz: damaged; delete it"):
-        predict.run(config, workdir)
+        predict.run(experiment_of(config, workdir))
     (workdir / predict_head.FILE).unlink()
 
 
 def test_a_fine_tuned_network_predicts(workdir, pictures):
     config = make_config(pictures, head="finetune")
     with pytest.raises(UserError, match="nothing is fine-tuned there"):
-        predict.run(config, workdir)
-    trained = common.restore_ema(config, workdir)
+        predict.run(experiment_of(config, workdir))
+    trained = experiment_of(config, workdir).trained()
     used = depths.used_parameters(trained.denoiser, (8, 8, 1), "out_1")
     rng = np.random.default_rng(0)
     head = {
@@ -195,9 +196,8 @@ def test_a_fine_tuned_network_predicts(workdir, pictures):
     network = classifier.select(trained.params, tuple(used))
     folder = workdir / "finetune"
     folder.mkdir()
-    common.write_json(
-        folder,
-        finetune_saved.FILE,
+    write_json(
+        folder / finetune_saved.FILE,
         {
             "tap": "out_1",
             "time": 11.0,
@@ -207,7 +207,7 @@ def test_a_fine_tuned_network_predicts(workdir, pictures):
         },
     )
     finetune_saved.write(folder, {"network": network, "head": head})
-    predict.run(config, workdir)
+    predict.run(experiment_of(config, workdir))
     features, header, rows = read(workdir)
     assert header[3:] == ["cat", "dog", "owl"] and features["tap"] == "out_1"
     scores = features["features"] @ head["kernel"] + head["bias"]
@@ -220,12 +220,12 @@ def test_a_fine_tuned_network_predicts(workdir, pictures):
 def test_features_alone_as_in_the_document(workdir, pictures, monkeypatch, capsys):
     """Runs the code of docs/features_in_sklearn.md on these features."""
     shutil.rmtree(workdir / "more", ignore_errors=True)
-    train = common.load_source(dense_tools.make_config(), "train")
+    train = experiment_of(dense_tools.make_config()).source("train")
     for i in range(200):
         name = f"more/{train.labels[i]}/{i}.png"
         dense_tools.save(workdir / name, train.images[i, ..., 0])
     (workdir / "predictions.csv").unlink(missing_ok=True)
-    predict.run(make_config(workdir / "more", head=""), workdir)
+    predict.run(experiment_of(make_config(workdir / "more", head=""), workdir))
     assert not (workdir / "predictions.csv").exists()
     found = json.loads((workdir / "predict.json").read_text())
     assert found["images"] == 200 and found["protocol"]["head"] == "none"
@@ -285,29 +285,27 @@ def test_what_cannot_be_predicted_is_one_line(
         prepare(tmp_path)
     fields = {"images": str(tmp_path)} | fields
     with pytest.raises(UserError, match=message) as raised:
-        predict.run(make_config(tmp_path, **fields), workdir)
+        predict.run(experiment_of(make_config(tmp_path, **fields), workdir))
     assert "\n" not in str(raised.value)
 
 
 def test_tap_and_noise_level_are_the_probes_unless_given(workdir, pictures):
     config = make_config(pictures, head="", tap="", noise_level=0.0)
     chosen = {"tap": "out_1", "given": 21, "time": 21.0, "noise_level": 0.0794}
-    common.write_json(workdir, "probe.json", {"chosen": chosen})
-    denoiser = common.denoiser(config)
+    write_json(workdir / "probe.json", {"chosen": chosen})
+    denoiser = experiment_of(config).denoiser
     choose = predict_head.cell.choose
-    cell = choose(config, "predict", workdir, denoiser)
+    cell = choose(experiment_of(config, workdir), "predict", denoiser)
     assert (cell.tap, cell.time.time) == ("out_1", 21.0)
     config.predict.tap = "out_2"
-    assert choose(config, "predict", workdir, denoiser).tap == "out_2"
+    assert choose(experiment_of(config, workdir), "predict", denoiser).tap == "out_2"
     config.predict.noise_level = 1.0
-    found = choose(config, "predict", workdir, denoiser)
+    found = choose(experiment_of(config, workdir), "predict", denoiser)
     assert found.time.noise_level == pytest.approx(1, rel=0.01)
     config.predict.tap = ""
-    common.write_json(
-        workdir, "probe.json", {"chosen": chosen | {"tap": "out_1+out_2"}}
-    )
+    write_json(workdir / "probe.json", {"chosen": chosen | {"tap": "out_1+out_2"}})
     with pytest.raises(UserError, match=r"is no single tap; set config\.predict\.tap"):
-        choose(config, "predict", workdir, denoiser)
+        choose(experiment_of(config, workdir), "predict", denoiser)
     (workdir / "probe.json").unlink()
     found = choose(schema.default(), "predict", workdir, denoiser)
     assert (found.tap, found.time.noise_level) == ("out_2", pytest.approx(0.05, 0.05))

@@ -11,14 +11,17 @@ import pytest
 from ddae_jax.data import digits
 from ddae_jax.data import source as data_source
 from ddae_jax.errors import UserError
-from ddae_jax.experiment import common
+from ddae_jax.experiment import Experiment
+from ddae_jax.experiment.trained import Trained
 from ddae_jax.features.encode import Pixels
 from ddae_jax.runtime import checkpoint, parallel
+from ddae_jax.runtime.files import write_json
 from ddae_jax.settings import schema
 from ddae_jax.tasks import probe
 from ddae_jax.tasks.probe import data as probe_data
 from ddae_jax.tasks.probe.adam import AdamProbe, training_inputs
 from ddae_jax.train import state as train_state
+from tests.tools.experiments import experiment_of
 
 
 def make_config(process="ddpm"):
@@ -44,10 +47,8 @@ def workdir(tmp_path_factory):
     """Holds a checkpoint of step 3; its weights are random, unlike `untrained`'s."""
     folder = tmp_path_factory.mktemp("run")
     config = make_config()
-    common.write_json(
-        folder, "data.json", {"image_shape": [8, 8, 1], "class_count": 10}
-    )
-    recipe = common.train_step(config, 10)
+    write_json(folder / "data.json", {"image_shape": [8, 8, 1], "class_count": 10})
+    recipe = experiment_of(config).train_step(10)
     init = train_state.create(recipe.denoiser, recipe.optimizer, (8, 8, 1))
     state = jax.jit(init)(jax.random.key(7))
     with checkpoint.manager(folder, checkpoint.Keep()) as checkpoints:
@@ -65,7 +66,7 @@ def digit_parts():
 
 
 def run(config, workdir):
-    probe.run(config, workdir)
+    probe.run(experiment_of(config, workdir))
     return json.loads((workdir / "probe.json").read_text())
 
 
@@ -191,16 +192,15 @@ def test_what_cannot_be_measured_is_refused(
 ):
     config = make_config(process)
     config.probe[field] = value
-    monkeypatch.setattr(common, "restore_ema", restored)
+    monkeypatch.setattr(Experiment, "trained", restored)
     with pytest.raises(UserError, match=message) as raised:
-        probe.run(config, workdir)
+        probe.run(experiment_of(config, workdir))
     assert "\n" not in str(raised.value)
 
 
-def restored(config, workdir):
-    """What `common.restore_ema` gives, without weights: checks come before them."""
-    denoiser = common.denoiser(config)
-    return common.Trained(denoiser, {}, 3, (8, 8, 1), parallel.make_mesh())
+def restored(self, step=None):
+    """What `Experiment.trained` gives, without weights: checks come before them."""
+    return Trained(self.denoiser, {}, 3, (8, 8, 1), self.mesh)
 
 
 def test_sources_that_do_not_fit_are_refused(workdir):

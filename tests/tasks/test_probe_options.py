@@ -23,6 +23,7 @@ from tests.tasks.test_probe import (
 )
 from tests.tools import runs as run_tools
 from tests.tools.encoders import OneFeature
+from tests.tools.experiments import experiment_of
 
 
 def run(folder, *fields, task="probe", tiny=run_tools.TINY):
@@ -202,7 +203,7 @@ def test_a_fraction_of_the_labels(workdir, tmp_path):  # noqa: F811
     config = make_config()
     config.probe.label_fraction, config.probe.seeds = 0.05, 2
     train = digit_parts()[0]
-    by_seed = probe_data.labelled_by_seed(config, train)
+    by_seed = probe_data.labelled_by_seed(experiment_of(config), train)
     chosen = []
     for labelled, held_out in by_seed.values():
         for part in (held_out, ~held_out):
@@ -210,11 +211,13 @@ def test_a_fraction_of_the_labels(workdir, tmp_path):  # noqa: F811
         chosen.append(labelled.images)
     assert not np.array_equal(*(images[:50] for images in chosen))
     config.probe.label_fraction = 1.0
-    for whole, mask in probe_data.labelled_by_seed(config, train).values():
+    for whole, mask in probe_data.labelled_by_seed(
+        experiment_of(config), train
+    ).values():
         assert whole is train and mask.sum() > 100
     config.probe.label_fraction = 0.012
     with pytest.raises(UserError, match="leaves one labelled image of class '4'; it"):
-        probe_data.labelled_by_seed(config, train)
+        probe_data.labelled_by_seed(experiment_of(config), train)
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ import pytest
 from PIL import Image
 
 from ddae_jax.errors import UserError
-from ddae_jax.experiment import common
 from ddae_jax.runtime import parallel
 from ddae_jax.settings import schema
 from ddae_jax.tasks import sample
 from tests.tools import runs as run_tools
+from tests.tools.experiments import experiment_of
 
 
 def tiny_config(process="ddpm", **network):
@@ -26,9 +26,11 @@ def tiny_config(process="ddpm", **network):
 
 def draw(config, params, count, batch_size):
     config.sample.batch_size = batch_size
-    denoiser = common.denoiser(config)
+    denoiser = experiment_of(config).denoiser
     mesh = parallel.make_mesh()
-    found = sample.batches(config, denoiser, params, (8, 8, 1), 10, mesh, count)
+    found = sample.batches(
+        experiment_of(config), denoiser, params, (8, 8, 1), 10, mesh, count
+    )
     return np.concatenate(list(found))
 
 
@@ -39,7 +41,7 @@ def test_a_sample_depends_on_seed_and_index_alone(process):
     # noise at every step, so that its order matters
     option = "eta" if process == "ddpm" else "churn"
     config.sampler[option] = 1.0
-    init = jax.jit(lambda key: common.denoiser(config).init(key, (8, 8, 1)))
+    init = jax.jit(lambda key: experiment_of(config).denoiser.init(key, (8, 8, 1)))
     params = init(jax.random.key(0))
     six = draw(config, params, 6, 6)
     four = draw(config, params, 6, 4)  # the second batch is cut
@@ -102,7 +104,7 @@ def test_guidance_moves_the_samples_towards_their_class():
     config.train.class_conditional = True
     config.sampler.steps = 5
     key = jax.random.key(0)
-    params = common.denoiser(config).init(key, (8, 8, 1))
+    params = experiment_of(config).denoiser.init(key, (8, 8, 1))
     # nothing is zero any more, so that the class matters
     params = jax.tree.map(lambda p: jax.random.normal(key, p.shape) / 4, params)
     plain = draw(config, params, 4, 4).astype(int)

@@ -4,11 +4,12 @@ import jax
 import numpy as np
 from PIL import Image
 
-from ddae_jax.experiment import common
 from ddae_jax.runtime import checkpoint
+from ddae_jax.runtime.files import write_json
 from ddae_jax.settings import config_files
 from ddae_jax.train import state as train_state
 from tests.tools import runs as run_tools
+from tests.tools.experiments import experiment_of
 
 
 def make_config():
@@ -23,8 +24,8 @@ def make_config():
 def write_checkpoint(folder, config=None):
     """Step 3 of a network that was never trained."""
     content = {"image_shape": [8, 8, 1], "class_count": 10}
-    common.write_json(folder, "data.json", content)
-    recipe = common.train_step(config or make_config(), 10)
+    write_json(folder / "data.json", content)
+    recipe = experiment_of(config or make_config()).train_step(10)
     init = train_state.create(recipe.denoiser, recipe.optimizer, (8, 8, 1))
     state = jax.jit(init)(jax.random.key(7))
     with checkpoint.manager(folder, checkpoint.Keep()) as checkpoints:

@@ -10,7 +10,6 @@ from ddae_jax.denoiser import Denoiser
 from ddae_jax.diffusion.ddpm import DDPM
 from ddae_jax.diffusion.edm import EDM
 from ddae_jax.errors import UserError
-from ddae_jax.experiment import common
 from ddae_jax.models.dit import DiT
 from ddae_jax.models.edm2 import EDM2UNet
 from ddae_jax.models.unet import UNet
@@ -20,6 +19,7 @@ from ddae_jax.train import optimizers
 from ddae_jax.train import state as train_state
 from ddae_jax.train.feed import Feed
 from ddae_jax.train.step import Pretraining, TrainStep
+from tests.tools.experiments import experiment_of
 
 TINY_UNET = {
     "channels": 32,
@@ -102,7 +102,7 @@ def test_classes_that_the_network_cannot_take_are_refused():
     config = schema.default()
     config.train.class_conditional = True
     with pytest.raises(UserError, match=r"config\.network\.num_classes: 0, but digits"):
-        common.train_step(config, 10)
+        experiment_of(config).train_step(10)
 
 
 def test_flops_of_a_step_are_counted_alike_alone_in_a_loop_and_for_a_cpu():

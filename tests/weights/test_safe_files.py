@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from ddae_jax.errors import UserError
-from ddae_jax.experiment import common
 from ddae_jax.runtime import safe_pickle
 from ddae_jax.settings import schema
 from ddae_jax.tasks import import_weights
 from ddae_jax.weights import edm_pickle, folder, torch_files
 from tests.tools import golden_values
+from tests.tools.experiments import experiment_of
 
 NO_TORCH = "torch is not installed: pip install ddae_jax[torch]"
 
@@ -121,9 +121,11 @@ def test_edm_pickle_imports_with_its_preconditioning(edm_file, tmp_path):
     path, state = edm_file
     config = schema.default()
     config.import_weights.path = str(path)
-    import_weights.run(config, tmp_path / "w")
+    import_weights.run(experiment_of(config, tmp_path / "w"))
     assert config.process.name == "edm" and config.process.sigma_data == 0.5
-    bias = common.restore_ema(config, tmp_path / "w").params["embedding"]["linear1"]
+    bias = (
+        experiment_of(config, tmp_path / "w").trained().params["embedding"]["linear1"]
+    )
     np.testing.assert_array_equal(bias["bias"], state["model.map_layer0.bias"])
 
 

@@ -75,7 +75,8 @@ def check_checkpoint(
     if given != shape:
         raise UserError(
             f"config.data: images of {experiment.settings.data.name} are {given}, the "
-            f"checkpoint draws {shape}: name what it was trained on, or set config.fid.reference"
+            f"checkpoint draws {shape}: name what it was trained on, or set "
+            "config.fid.reference"
         )
 
 

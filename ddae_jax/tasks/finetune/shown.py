@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from ddae_jax.report import figures as curves
 from ddae_jax.report import outcome
+from ddae_jax.runtime.files import read_json
 
 
 def outcome_of(facts: dict, protocol: dict, workdir: pathlib.Path) -> outcome.Outcome:
@@ -51,7 +52,7 @@ def _figure(facts: dict, workdir: pathlib.Path) -> Figure:
         scale = 1 if axis is loss else 100
         values = [scale * row[name] for row in facts["curve"]]
         axis.plot(epochs, values, ".-", color=curves.COLOURS[colour], label=label)
-    probe = (outcome.read_json(workdir / "probe.json") or {}).get("chosen", {})
+    probe = (read_json(workdir / "probe.json") or {}).get("chosen", {})
     if "test" in probe:
         line = {"color": curves.COLOURS[2], "linestyle": ":", "label": "linear probe"}
         accuracy.axhline(100 * probe["test"], **line)

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from ddae_jax.report import figures as curves
 from ddae_jax.report import outcome
+from ddae_jax.runtime.files import read_json
 
 CURVE = "curve.json"
 KINDS = ("features", "wide_resnet")
@@ -103,7 +104,7 @@ def figure(shown: Mapping[str, Mapping], class_count: int) -> Figure:
 
 
 def _read(folder: pathlib.Path) -> dict | None:
-    return outcome.read_json(folder / CURVE)
+    return read_json(folder / CURVE)
 
 
 def _summary(curve: Mapping) -> str:

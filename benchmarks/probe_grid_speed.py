@@ -8,6 +8,7 @@ alone, whose network ends at its tap.
 import argparse
 import os
 import statistics
+import tempfile
 import time
 
 import jax
@@ -85,7 +86,9 @@ def measure(
             Encoder(denoiser, taps), times, 10, epochs=1, batch_size=batch_size
         )
         held_out = np.arange(len(source)) % 10 == 0
-        _, heads = trainer.fit(params, mesh, source, held_out, jax.random.key(1), 0)
+        with tempfile.TemporaryDirectory() as folder:
+            key = jax.random.key(1)
+            _, heads = trainer.fit(folder, params, mesh, source, held_out, key, 0)
         trainer.accuracies(heads, params, mesh, source, jax.random.key(2))
         return time.perf_counter() - started
 

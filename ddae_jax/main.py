@@ -21,18 +21,18 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "coordinator", None, "HOST:PORT of process 0, or auto.", flag_values=values
     )
-    flags.DEFINE_integer("process_count", None, "Of this run.", flag_values=values)
-    flags.DEFINE_integer("process_index", None, "Of this one.", flag_values=values)
+    for name, help in (("process_count", "Of this run."), ("process_index", "Of it.")):
+        flags.DEFINE_integer(name, None, help, flag_values=values)
     flags.DEFINE_bool("help", False, "Show this.", short_name="h", flag_values=values)
 
 
 def help_text() -> str:
     """What --help prints."""
-    values = flags.FlagValues()
-    define_flags(values)
     from ddae_jax.settings import schema
     from ddae_jax.tasks import TASKS
 
+    values = flags.FlagValues()
+    define_flags(values)
     tasks = "\n".join(f"  {name}: {task.help}" for name, task in TASKS.items())
     parts = (__doc__, f"Tasks:\n{tasks}", values.get_help(), schema.help_text())
     return "\n\n".join(parts)
@@ -44,9 +44,9 @@ def run(argv: list[str]) -> None:
     Raises:
       UserError: one line for the user.
     """
-    from ddae_jax import tasks
     from ddae_jax.runtime import files, parallel
     from ddae_jax.settings import command_line
+    from ddae_jax.tasks import TASKS
 
     command = command_line.parse(argv, define_flags)
     parallel.initialize(
@@ -54,14 +54,14 @@ def run(argv: list[str]) -> None:
         command.flags.process_count,
         command.flags.process_index,
     )
-    from ddae_jax.experiment import Experiment  # with what it needs of jax
+    from ddae_jax.experiment import Experiment
 
     with files.only_run_in(command.workdir):
         command_line.save(command)
         experiment = Experiment(command.settings, command.workdir)
         for name in command.settings.tasks:
             logging.info("task %s in %s", name, command.workdir)
-            experiment = tasks.TASKS[name].load()(experiment) or experiment
+            experiment = TASKS[name].load()(experiment) or experiment
             parallel.all_processes(True)  # what process 0 wrote is there for the next
 
 
@@ -78,11 +78,8 @@ def main(argv: list[str] | None = None) -> None:
     logging.set_verbosity(logging.INFO)
     logging.set_stderrthreshold("info")
     logging.get_absl_handler().addFilter(_is_ours)
-    if {"--help", "-h"} & set(argv[1:]):
-        print(help_text())
-        return
     try:
-        run(argv)
+        print(help_text()) if {"--help", "-h"} & set(argv[1:]) else run(argv)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -7,6 +7,7 @@ section 4.2) and CAPI (Darcet et al. 2025, arXiv 2502.08769) in its smallest for
 
 import dataclasses
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from einops import rearrange
@@ -20,21 +21,50 @@ Positions = Float[Array, "batch positions features"]
 _EPSILON = 1e-6
 
 
-@dataclasses.dataclass(frozen=True)
-class AttentiveHead:
-    """The head's sizes; its parameters travel apart, as those of `linear.LinearHead`.
+class AttentiveModule(nn.Module):
+    """The head as a flax module, for positions of one width.
 
     Attributes:
       heads: of the attention; they divide the features.
       queries: learned ones; the linear layer sees the results of all.
+      class_count: of the logits.
     """
+
+    heads: int
+    queries: int
+    class_count: int
+
+    @nn.compact
+    def __call__(self, features: Positions) -> Float[Array, "batch classes"]:
+        """Returns logits.
+
+        Keys and values of single positions are never made: products of matrices are
+        regrouped so that a position costs heads x queries x width operations, not
+        width^2.
+        """
+        width = features.shape[-1]
+        positions = nn.LayerNorm(_EPSILON, use_fast_variance=False, name="norm")(
+            features
+        )
+        normal = nn.initializers.normal(0.02)
+        query = self.param("query", normal, (self.queries, width))
+        key = self.param("key", _uniform, (width, width))
+        value = self.param("value", _uniform, (width, width))
+        attended = _attend(query, key, value, positions, self.heads)
+        last = self.param(
+            "linear", linear.init_head, self.queries * width, self.class_count
+        )
+        return linear.logits(last, attended)
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentiveHead:
+    """The module as a `linear.Kind`; `heads` and `queries` as there."""
 
     heads: int = 8
     queries: int = 1
 
-    def init(
-        self, key: PRNGKeyArray, width: int, class_count: int
-    ) -> dict[str, dict[str, Array] | Array]:
+    def init(self, key: PRNGKeyArray, width: int, class_count: int) -> dict:
         """Draws the parameters for positions of `width` features.
 
         Raises:
@@ -44,47 +74,27 @@ class AttentiveHead:
             raise UserError(
                 f"{self.heads} attention heads do not divide {width} features"
             )
-        query_key, key_key, value_key, linear_key = jax.random.split(key, 4)
-        bound = width**-0.5
+        module = AttentiveModule(self.heads, self.queries, class_count)
+        return module.init(key, jnp.zeros((1, 1, width)))["params"]
 
-        def matrix(key):
-            return jax.random.uniform(
-                key, (width, width), minval=-bound, maxval=bound, dtype=jnp.float32
-            )
-
-        return {
-            "norm": {"scale": jnp.ones(width), "bias": jnp.zeros(width)},
-            "query": 0.02 * jax.random.normal(query_key, (self.queries, width)),
-            "key": matrix(key_key),
-            "value": matrix(value_key),
-            "linear": linear.init_head(linear_key, self.queries * width, class_count),
-        }
-
-    def logits(
-        self, head: dict[str, dict[str, Array] | Array], features: Positions
-    ) -> Float[Array, "batch classes"]:
-        """Applies the head.
-
-        Keys and values of single positions are never made: products of matrices are
-        regrouped so that a position costs heads x queries x width operations, not
-        width^2.
-        """
-        attended = _attend(head, _normalise(head["norm"], features), self.heads)
-        return linear.logits(head["linear"], attended)
+    def logits(self, head: dict, features: Positions) -> Float[Array, "batch classes"]:
+        """Applies the head."""
+        (class_count,) = head["linear"]["bias"].shape
+        module = AttentiveModule(self.heads, self.queries, class_count)
+        return module.apply({"params": head}, features)
 
 
-def _normalise(norm, features):
-    mean = features.mean(axis=-1, keepdims=True)
-    variance = features.var(axis=-1, keepdims=True)
-    standard = (features - mean) * jax.lax.rsqrt(variance + _EPSILON)
-    return standard * norm["scale"] + norm["bias"]
+def _uniform(key, shape):
+    """As PyTorch's linear layers: within 1/sqrt(width)."""
+    bound = shape[0] ** -0.5
+    return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
 
 
-def _attend(head, positions, heads):
+def _attend(query, key, value, positions, heads):
     """Multi-head attention of the learned queries: (batch, queries x width)."""
-    query = rearrange(head["query"], "q (h d) -> h q d", h=heads)
-    key = rearrange(head["key"], "c (h d) -> h c d", h=heads)
-    value = rearrange(head["value"], "c (h d) -> h c d", h=heads)
+    query = rearrange(query, "q (h d) -> h q d", h=heads)
+    key = rearrange(key, "c (h d) -> h c d", h=heads)
+    value = rearrange(value, "c (h d) -> h c d", h=heads)
     # (x K) q = x (K q)
     directions = jnp.einsum("hcd,hqd->hqc", key, query) * query.shape[-1] ** -0.5
     scores = jnp.einsum("bnc,hqc->bhqn", positions, directions)
@@ -92,4 +102,4 @@ def _attend(head, positions, heads):
     # sum_n w_n (x_n V) = (sum_n w_n x_n) V
     means = jnp.einsum("bhqn,bnc->bhqc", weights, positions)
     results = jnp.einsum("bhqc,hcd->bqhd", means, value)
-    return results.reshape(len(results), -1)
+    return rearrange(results, "b q h d -> b (q h d)")

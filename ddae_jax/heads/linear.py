@@ -1,14 +1,15 @@
 """Heads on frozen features, many at once: initialisation, loss, one step."""
 
 import dataclasses
-import functools
-from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from ddae_jax.runtime import compiler
 
 Features = Float[Array, "batch features"]
 Inputs = Float[Array, "batch ..."]
@@ -16,6 +17,13 @@ Inputs = Float[Array, "batch ..."]
 Heads = list[dict[str, dict]]
 """For each time, name of the features -> parameters of a head: {"kernel", "bias"} of a
 linear one."""
+
+
+class GradientRule(Protocol):
+    """An optax optimiser that is hashable: equal ones share one compiled program."""
+
+    def update(self, gradient: Any, state: optax.OptState) -> tuple:
+        """Returns what is added to the parameters, and the next state."""
 
 
 @runtime_checkable
@@ -87,22 +95,6 @@ def summed_loss(
     )
 
 
-def cosine_per_epoch(
-    learning_rate: float, epochs: int, batch_size: int, count: int
-) -> Callable[[Int[Array, ""]], Float[Array, ""]]:
-    """Schedule over optimiser steps: a half cosine to 0 that moves once an epoch.
-
-    The rate of epoch e, from 0, is learning_rate (1 + cos(pi e / epochs)) / 2. A batch
-    belongs to the epoch of its first image.
-    """
-
-    def schedule(step):
-        epoch = step * batch_size // count
-        return learning_rate * 0.5 * (1 + jnp.cos(jnp.pi * epoch / epochs))
-
-    return schedule
-
-
 def init_heads(
     key: PRNGKeyArray,
     inputs: Sequence[dict[str, Inputs]],
@@ -122,11 +114,9 @@ def init_heads(
     ]
 
 
-@functools.partial(
-    jax.jit, static_argnames=("optimizer", "kind"), donate_argnums=(1, 2)
-)
+@compiler.jit(static_argnames=("optimizer", "kind"), donate_argnums=(1, 2))
 def update(
-    optimizer: optax.GradientTransformation,
+    optimizer: GradientRule,
     heads: Heads,
     opt_state: optax.OptState,
     inputs: list[dict[str, Inputs]],
@@ -145,7 +135,7 @@ def update(
     return optax.apply_updates(heads, updates), opt_state, loss
 
 
-@functools.partial(jax.jit, static_argnames="kind")
+@compiler.jit(static_argnames=("kind",))
 def count_correct(
     heads: Heads,
     inputs: list[dict[str, Inputs]],

@@ -1,10 +1,9 @@
 """The folder of a training belongs to one set of settings."""
 
-import contextlib
 import json
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import jax
 
@@ -60,18 +59,12 @@ def clear(folder: str | pathlib.Path) -> None:
     parallel.all_processes(True)
 
 
-@contextlib.contextmanager
-def temporary(folder: str | pathlib.Path, identity: str) -> Iterator[pathlib.Path]:
-    """A folder for a training whose result is kept elsewhere.
+def keep_only(folder: str | pathlib.Path, identity: str) -> None:
+    """Makes `folder` the one of the training of this identity.
 
-    It stays where the block is left by an exception, so that the same training, of the
-    same `identity`, goes on in it; one of another identity begins anew.
+    The same training goes on in it; what another one left there goes.
     """
-    folder = pathlib.Path(folder)
     wanted = {"identity": identity}
-    found = find_settings(folder)
-    if found != wanted:
+    if find_settings(folder) != wanted:
         clear(folder)
         write_settings(folder, wanted)
-    yield folder
-    clear(folder)

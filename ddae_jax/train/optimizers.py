@@ -1,5 +1,6 @@
 """Optimisers and their schedules as values: equal ones share one compiled program."""
 
+import abc
 import dataclasses
 from collections.abc import Callable
 from typing import Protocol
@@ -30,12 +31,12 @@ class Optimizer(Protocol):
         """Returns what is added to the parameters, and the next state."""
 
 
-class FromOptax:
+class FromOptax(abc.ABC):
     """An `Optimizer` of what `rule` returns, for frozen dataclasses."""
 
+    @abc.abstractmethod
     def rule(self) -> optax.GradientTransformation:
         """The optimiser in optax's terms."""
-        raise NotImplementedError
 
     def init(self, params: dict) -> optax.OptState:
         """The state before the first step."""
@@ -90,6 +91,32 @@ class WarmupCosine:
         done = (step - warmup) / max(self.steps - warmup, 1)
         falling = 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(done, 0, 1)))
         return self.learning_rate * jnp.where(step < warmup, rising, falling)
+
+
+@dataclasses.dataclass(frozen=True)
+class CosineAfterWarmup:
+    """Schedule over optimiser steps that moves once an epoch.
+
+    Linear to `learning_rate` over the warm-up epochs, the first of which has 1/warm-up
+    of it; then the half cosine that ends at 0 after the last epoch, scaled to meet
+    the warm-up: what PyTorch's CosineAnnealingLR makes of it in the published code.
+    A batch belongs to the epoch of its first image, of `count`.
+    """
+
+    learning_rate: float
+    epochs: int
+    warmup_epochs: int
+    batch_size: int
+    count: int
+
+    def __call__(self, step: Step) -> Float[Array, ""]:
+        """The rate of a step."""
+        epochs, warmup = self.epochs, self.warmup_epochs
+        peak = 1 + jnp.cos(jnp.pi * max(warmup - 1, 0) / epochs)
+        epoch = step * self.batch_size // self.count
+        rising = (epoch + 1) / max(warmup, 1)
+        falling = (1 + jnp.cos(jnp.pi * epoch / epochs)) / peak
+        return self.learning_rate * jnp.where(epoch < warmup, rising, falling)
 
 
 @dataclasses.dataclass(frozen=True)

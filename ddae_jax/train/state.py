@@ -30,6 +30,21 @@ class TrainState:
     opt_state: optax.OptState
 
 
+@flax.struct.dataclass
+class ClassifierState:
+    """What training a classifier carries, which has no EMA.
+
+    Attributes:
+      step: optimiser steps done.
+      params: of the network or the heads, float32.
+      opt_state: of the optax optimiser.
+    """
+
+    step: Int[Array, ""]
+    params: Any
+    opt_state: optax.OptState
+
+
 def ema_decay(step: Int[Array, ""], cap: float, warmup: bool) -> Float[Array, ""]:
     """Decay of the EMA update after optimiser step `step` (counted from 0).
 

@@ -19,14 +19,10 @@ from ddae_jax.heads.mlp import NoisyMLP
 from ddae_jax.runtime import parallel
 from ddae_jax.settings import schema
 from ddae_jax.tasks import noisy_classifier
-from ddae_jax.tasks.noisy_classifier.classifier import (
-    SGD,
-    CosineAfterWarmup,
-    NoisyClassifier,
-)
+from ddae_jax.tasks.noisy_classifier.classifier import SGD, NoisyClassifier
 from ddae_jax.tasks.noisy_classifier.training import Training
 from ddae_jax.train.loop import Diverged
-from ddae_jax.train.optimizers import Adam
+from ddae_jax.train.optimizers import Adam, CosineAfterWarmup
 from tests.tools import runs as run_tools
 from tests.tools.encoders import OneFeature
 

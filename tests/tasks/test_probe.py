@@ -137,12 +137,12 @@ def test_a_cell_of_the_published_protocol_has_the_value_it_has_alone(workdir):
         assert alone["cells"][1][part] == pytest.approx(together[0][part], abs=0.006)
 
 
-def test_the_published_protocol_learns_and_streams_alike():
+def test_the_published_protocol_learns_and_streams_alike(tmp_path):
     train, test = digit_parts()
     protocol = AdamProbe(Pixels(), (0.0,), 10, 15, 64, 2e-2, flip=False, crop=0)
     mesh, key = parallel.make_mesh(), jax.random.key(0)
     held_out = data_source.held_out_mask(train, 0.5, 0)
-    both = protocol.fit({}, mesh, train, held_out, key, 0)
+    both = protocol.fit(tmp_path / "whole", {}, mesh, train, held_out, key, 0)
     half, whole = (
         protocol.accuracies(heads, {}, mesh, test, key)[0]["pixels"] for heads in both
     )
@@ -151,8 +151,10 @@ def test_the_published_protocol_learns_and_streams_alike():
     streamed = dataclasses.replace(small, images=None, reader=small.read)
     short = dataclasses.replace(protocol, epochs=1)
     ours, theirs = (
-        short.fit({}, mesh, source, held_out[:100], key, 0)[1][0]["pixels"]["kernel"]
-        for source in (small, streamed)
+        short.fit(tmp_path / name, {}, mesh, source, held_out[:100], key, 0)[1][0][
+            "pixels"
+        ]["kernel"]
+        for name, source in (("small", small), ("streamed", streamed))
     )
     np.testing.assert_array_equal(ours, theirs)
 

@@ -137,7 +137,7 @@ def test_parts_of_joined_cells():
     assert probe_grid.columns(times[:1], "both") == times[:1]
 
 
-def test_adam_learns_from_joined_features():
+def test_adam_learns_from_joined_features(tmp_path):
     """Two copies of the pixels, joined, are one layer of twice the width."""
     train, test = digit_parts()
     small = data_source.subset(train, np.arange(200))
@@ -146,7 +146,7 @@ def test_adam_learns_from_joined_features():
     )
     mesh, key = parallel.make_mesh(), jax.random.key(0)
     held_out = data_source.held_out_mask(small, 0.5, 0)
-    _, heads = joined.fit({}, mesh, small, held_out, key, 0)
+    _, heads = joined.fit(tmp_path, {}, mesh, small, held_out, key, 0)
     assert heads[0]["pixels"]["kernel"].shape == (128, 10)
     (found,) = joined.accuracies(heads, {}, mesh, test, key)
     assert list(found) == ["pixels"] and found["pixels"] > 0.7

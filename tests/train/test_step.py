@@ -94,3 +94,11 @@ def test_weight_decay_pulls_all_parameters_towards_zero():
 
 def test_constant_ema_decay():
     assert train_state.ema_decay(jnp.int32(0), 0.99, warmup=False) == np.float32(0.99)
+
+
+def test_the_rate_falls_once_an_epoch_to_zero():
+    schedule = optimizers.CosineAfterWarmup(4e-3, 15, 0, 10, 40)
+    rates = np.array([float(schedule(step)) for step in range(61)])
+    epochs = 2e-3 * (1 + np.cos(np.pi * np.arange(16) / 15))
+    np.testing.assert_allclose(rates[:60], np.repeat(epochs[:15], 4), atol=1e-8)
+    assert rates[60] == pytest.approx(0, abs=1e-8)

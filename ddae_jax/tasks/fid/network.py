@@ -10,12 +10,14 @@ from ddae_jax.data.identity import of_source
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import Experiment
 from ddae_jax.runtime import parallel
+from ddae_jax.runtime.identity import of
 from ddae_jax.tasks.fid.feature_network import (
     FeatureNetwork,
     chain_network,
     inception_network,
 )
-from ddae_jax.train import feature_classifier as fid_classifier
+from ddae_jax.train import feature_classifier
+from ddae_jax.train.folders import clear, keep_only
 from ddae_jax.weights import inception_file, layer_chain
 
 CLASSIFIER = "classifier"
@@ -78,13 +80,16 @@ def _classifier(experiment: Experiment, folder: pathlib.Path) -> layer_chain.Cha
         if {key: found.about.get(key) for key in about} == about:
             return found
     logging.info("fid: training a classifier on %s, %d steps", source.name, steps)
+    training = folder / "training"
+    identity = of(**about, devices=experiment.mesh.size)
     try:
-        trained = fid_classifier.fit(source, steps, seed)
+        keep_only(training, identity)
+        trained = feature_classifier.fit(training, source, experiment.mesh, steps, seed)
     except UserError as error:
         raise UserError(f"config.fid.features: {error}") from error
     name = f"classifier trained on {source.name}, {steps} steps, seed {seed}"
     about |= {"training_accuracy": round(trained.accuracy, 4)}
     if jax.process_index() == 0:
         layer_chain.write(folder, trained.chain, trained.tensors, name, about)
-    parallel.all_processes(True)
+    clear(training)
     return layer_chain.read(folder)

@@ -22,14 +22,10 @@ from ddae_jax.settings import plain
 from ddae_jax.settings.fields import unknown
 from ddae_jax.settings.noisy_classifier import NoisyClassifierSettings
 from ddae_jax.tasks.noisy_classifier import result as noisy_classifier_result
-from ddae_jax.tasks.noisy_classifier.classifier import (
-    SGD,
-    CosineAfterWarmup,
-    NoisyClassifier,
-)
+from ddae_jax.tasks.noisy_classifier.classifier import SGD, NoisyClassifier
 from ddae_jax.tasks.noisy_classifier.training import Training
 from ddae_jax.train import folders
-from ddae_jax.train.optimizers import Adam
+from ddae_jax.train.optimizers import Adam, CosineAfterWarmup
 from ddae_jax.train.plan import steps_of_epochs
 
 # Of the UNet with 12 taps or more (reference/ddae.md).

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Callable
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -14,6 +13,7 @@ from ddae_jax.diffusion.process import Process
 from ddae_jax.features.encode import Encode
 from ddae_jax.models.base import Trainable
 from ddae_jax.train.optimizers import FromOptax, Optimizer, Schedule
+from ddae_jax.train.state import ClassifierState
 from ddae_jax.train.window import Metrics
 
 Images = Float[Array, "batch height width channels"]
@@ -91,45 +91,6 @@ class NoisyClassifier:
     def mask(self, params: dict) -> dict:
         """Tree like `params`: whether training may change it."""
         return self.network.trainable(params)
-
-
-@flax.struct.dataclass
-class ClassifierState:
-    """Attributes:
-    step: optimiser steps done.
-    params: of the network, float32.
-    opt_state: of the optax optimiser.
-    """
-
-    step: Int[Array, ""]
-    params: dict
-    opt_state: optax.OptState
-
-
-@dataclasses.dataclass(frozen=True)
-class CosineAfterWarmup:
-    """Schedule over optimiser steps that moves once an epoch.
-
-    Linear to `learning_rate` over the warm-up epochs, the first of which has 1/warm-up
-    of it; then the half cosine that ends at 0 after the last epoch, scaled to meet
-    the warm-up: what PyTorch's CosineAnnealingLR makes of it in the published code.
-    A batch belongs to the epoch of its first image, of `count`.
-    """
-
-    learning_rate: float
-    epochs: int
-    warmup_epochs: int
-    batch_size: int
-    count: int
-
-    def __call__(self, step: Int[Array, ""] | int) -> Float[Array, ""]:
-        """The rate of a step."""
-        epochs, warmup = self.epochs, self.warmup_epochs
-        peak = 1 + jnp.cos(jnp.pi * max(warmup - 1, 0) / epochs)
-        epoch = step * self.batch_size // self.count
-        rising = (epoch + 1) / max(warmup, 1)
-        falling = (1 + jnp.cos(jnp.pi * epoch / epochs)) / peak
-        return self.learning_rate * jnp.where(epoch < warmup, rising, falling)
 
 
 @dataclasses.dataclass(frozen=True)

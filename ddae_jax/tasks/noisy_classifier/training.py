@@ -15,12 +15,13 @@ from ddae_jax.features.encode import clean_and_noise, evaluation_inputs
 from ddae_jax.runtime import checkpoint, compiler, parallel
 from ddae_jax.runtime.random import stream
 from ddae_jax.tasks.noisy_classifier import classifier as heads
-from ddae_jax.tasks.noisy_classifier.classifier import ClassifierState, NoisyClassifier
+from ddae_jax.tasks.noisy_classifier.classifier import NoisyClassifier
 from ddae_jax.train import loop, optimizers
 from ddae_jax.train import state as train_state
 from ddae_jax.train.feed import Feed
 from ddae_jax.train.optimizers import Optimizer
 from ddae_jax.train.plan import Every, Plan
+from ddae_jax.train.state import ClassifierState
 from ddae_jax.train.window import Metrics, stacked
 
 

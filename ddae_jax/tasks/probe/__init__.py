@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from jax.sharding import Mesh
 from jaxtyping import Bool
 from matplotlib.figure import Figure
 
 from ddae_jax.data import source as data_source
+from ddae_jax.data.identity import of_source
 from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import Experiment
@@ -23,7 +23,9 @@ from ddae_jax.heads import attentive, linear
 from ddae_jax.report import pictures
 from ddae_jax.report.wording import short
 from ddae_jax.runtime import parallel
+from ddae_jax.runtime.identity import of
 from ddae_jax.runtime.random import stream
+from ddae_jax.settings.probe import ProbeSettings
 from ddae_jax.tasks.probe import fixed as probe_fixed
 from ddae_jax.tasks.probe.adam import AdamProbe
 from ddae_jax.tasks.probe.data import check_sources, labelled_by_seed
@@ -36,7 +38,10 @@ from ddae_jax.tasks.probe.grid import (
     summarise,
 )
 from ddae_jax.tasks.probe.table import table
+from ddae_jax.train.folders import clear, keep_only
+from ddae_jax.train.plan import steps_of_epochs
 
+_FEW_STEPS = 300
 _PIXELS = Time(given=0.0, time=0.0, noise_level=0.0)  # the clean image
 
 
@@ -83,10 +88,13 @@ def measure(experiment: Experiment) -> dict:
     paths = trained.denoiser.network.tap_paths()
     taps = tuple(tap for tap in paths if not probe.taps or tap in probe.taps)
 
+    if probe.classifier == "adam":
+        _warn_of_few_steps(probe, len(by_seed[experiment.settings.seed][0]))
+
     def score_all(name: str, network: Network, times: tuple[Time, ...]):
         logging.info("%s: %s", probe.output, name)
         scores = [
-            score(experiment, network, mesh, times, labelled, held_out, test, seed)
+            score(experiment, network, times, labelled, held_out, test, seed)
             for seed, (labelled, held_out) in by_seed.items()
         ]
         return summarise(scores, columns(times, probe.concat), len(test))
@@ -99,6 +107,7 @@ def measure(experiment: Experiment) -> dict:
             "untrained network", network(experiment, blank, taps), times
         )
         baselines["pixels"] = score_all("raw pixels", _pixels(experiment), (_PIXELS,))
+    clear(heads_folder(experiment))  # all is measured: nothing will go on in it
     labelled, held_out = by_seed[experiment.settings.seed]
     return {
         "step": trained.step,
@@ -117,11 +126,13 @@ class Network:
     """What gives features.
 
     Attributes:
+      label: names the folder in which its heads are trained.
       encode: the features.
       params: for it, on the mesh.
       cache: of its features; None where they are not kept.
     """
 
+    label: str
     encode: Encode
     params: dict
     cache: FeatureCache | None = None
@@ -141,19 +152,22 @@ def network(
         folder = pathlib.Path(probe.cache_folder or experiment.workdir / "features")
         identity = model_identity(encode, trained.variables)
         cache = FeatureCache(folder, identity, f"step{trained.step:08d}")
-    return Network(encode, trained.variables, cache)
+    return Network(f"step{trained.step:08d}", encode, trained.variables, cache)
 
 
 def _pixels(experiment: Experiment) -> Network:
-    return Network(
-        Pixels(pooled=experiment.settings.probe.classifier != "attentive"), {}
-    )
+    pooled = experiment.settings.probe.classifier != "attentive"
+    return Network("pixels", Pixels(pooled), {})
+
+
+def heads_folder(experiment: Experiment) -> pathlib.Path:
+    """Where heads are trained; it stays where the probe is interrupted."""
+    return experiment.workdir / f"{experiment.settings.probe.output}_heads"
 
 
 def score(
     experiment: Experiment,
     network: Network,
-    mesh: Mesh,
     times: tuple[Time, ...],
     train: Source,
     held_out: Bool[np.ndarray, "count"],
@@ -161,7 +175,7 @@ def score(
     seed: int,
 ) -> Accuracies:
     """Trains all heads of one seed; scores them on held-out and on test images."""
-    probe = experiment.settings.probe
+    probe, mesh = experiment.settings.probe, experiment.mesh
     points = tuple(time.time for time in times)
     if probe.classifier in probe_fixed.CLASSIFIERS:
         extract = probe_fixed.Extractor(
@@ -193,7 +207,17 @@ def score(
         head,
     )
     fit_key = stream(seed, "probe/fit")
-    both = trainer.fit(network.params, mesh, train, held_out, fit_key, seed)
+    folder = heads_folder(experiment) / f"{network.label}_seed{seed}"
+    identity = of(
+        trainer=trainer,
+        network=model_identity(encode, network.params),
+        data=of_source(train),
+        held_out=held_out,
+        seed=seed,
+        devices=mesh.size,
+    )
+    keep_only(folder, identity)
+    both = trainer.fit(folder, network.params, mesh, train, held_out, fit_key, seed)
     keys = (stream(seed, "probe/held_out_noise"), stream(seed, "probe/test_noise"))
     sources = (data_source.subset(train, np.flatnonzero(held_out)), test)
     return Accuracies(
@@ -202,6 +226,20 @@ def score(
             for heads, source, part_key in zip(both, sources, keys, strict=True)
         )
     )
+
+
+def _warn_of_few_steps(probe: ProbeSettings, count: int) -> None:
+    steps = steps_of_epochs(probe.epochs, count, probe.batch_size)
+    if steps < _FEW_STEPS:
+        logging.warning(
+            "%s: %d epochs of %d images are %d steps of Adam, too few to converge; "
+            "--config.probe.classifier=logistic does, or give more "
+            "--config.probe.epochs",
+            probe.output,
+            probe.epochs,
+            count,
+            steps,
+        )
 
 
 def _check_widths(

@@ -1,18 +1,16 @@
 """DDAE's probe protocol: heads trained on features of augmented, noisy images."""
 
 import dataclasses
-import functools
+import pathlib
 from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from absl import logging
+from clu.metrics import Average
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
-from ddae_jax.data import batches
 from ddae_jax.data.source import Source
 from ddae_jax.features.augmented import augmented_and_noise
 from ddae_jax.features.encode import (
@@ -22,8 +20,15 @@ from ddae_jax.features.encode import (
     run,
 )
 from ddae_jax.heads import linear
-from ddae_jax.runtime import parallel
+from ddae_jax.runtime import checkpoint, compiler, parallel
 from ddae_jax.tasks.probe.grid import cell_parts
+from ddae_jax.train import loop, optimizers
+from ddae_jax.train import state as train_state
+from ddae_jax.train.feed import Batch, Feed
+from ddae_jax.train.optimizers import Adam, CosineAfterWarmup
+from ddae_jax.train.plan import Every, Plan, steps_of_epochs
+from ddae_jax.train.state import ClassifierState
+from ddae_jax.train.window import Metrics, stacked
 
 Images = Float[Array, "batch height width channels"]
 
@@ -46,7 +51,7 @@ class AdamProbe:
       flip: mirror training images at random.
       crop: training images are shifted by up to this many pixels; 0 for none.
       threads: that decode training images which are not in memory.
-      concat: which features are concatenated, as in `probe_grid.cell_parts`.
+      concat: which features are concatenated, as in `grid.cell_parts`.
       head: what is trained on them.
     """
 
@@ -64,6 +69,7 @@ class AdamProbe:
 
     def fit(
         self,
+        folder: str | pathlib.Path,
         params: dict,
         mesh: Mesh,
         source: Source,
@@ -78,74 +84,26 @@ class AdamProbe:
         order of `seed`.
 
         Args:
-          params: for `encode`, replicated over the mesh.
+          folder: of the training: an interrupted one goes on in it.
+          params: for `encode`, on the mesh.
           source: is read batch by batch.
         """
         count = len(source)
-        # Every image is seen `epochs` times at least: the last batch runs over.
-        steps = -(-self.epochs * count // self.batch_size)
-        optimizer = _optimizer(self.learning_rate, self.epochs, self.batch_size, count)
-        sharding = parallel.batch_sharding(mesh)
-        init_key, draw_key = jax.random.split(key)
-        stream = batches.stream(
-            source,
-            batches.Order(seed, count),
-            self.batch_size,
-            shard_index=jax.process_index(),
-            shard_count=jax.process_count(),
-            threads=self.threads if source.images is None else 0,
+        feed = Feed(source, self.batch_size, seed, mesh, self.threads)
+        epoch = Every(steps_of_epochs(1, count, self.batch_size))
+        plan = Plan(
+            title="heads",
+            # Every image is seen `epochs` times at least: the last batch runs over.
+            steps=steps_of_epochs(self.epochs, count, self.batch_size),
+            batch_size=self.batch_size,
+            log=epoch,
+            checkpoint=epoch,
+            keep=checkpoint.Keep(latest=1, best=False),
+            lower="config.probe.learning_rate",
         )
-        # The second set of heads learns from every image.
-        masks = (~held_out, np.ones_like(held_out))
-        # For each column of the grid both sets: (heads, state of the optimiser).
-        trained: list[list] = []
-        fresh = None
-        for step in range(steps):
-            images, labels, indices = next(stream)
-            weights = [mask[indices].astype(np.float32) for mask in masks]
-            images, labels, *weights = (
-                jax.make_array_from_process_local_data(sharding, part)
-                for part in (images, labels, *weights)
-            )
-            start, stop = step * self.batch_size, (step + 1) * self.batch_size
-            positions = parallel.place(np.arange(start, stop, dtype=np.int32), sharding)
-            shape = self.encode.noise_shape(images.shape[1:])
-            x0, noise = training_inputs(
-                images, positions, draw_key, self.flip, self.crop, shape
-            )
-            loss, cells = 0.0, 0
-            for i, inputs in enumerate(self._columns(params, x0, noise)):
-                if fresh is None:
-                    fresh = _create(
-                        optimizer,
-                        self.class_count,
-                        self.head,
-                        parallel.replicated(mesh),
-                        inputs,
-                        init_key,
-                    )
-                if i == len(trained):
-                    # Copies because a step takes the memory of its heads.
-                    trained.append([jax.tree.map(jnp.copy, fresh) for _ in masks])
-                for both, weight in enumerate(weights):
-                    *trained[i][both], loss_here = linear.update(
-                        optimizer,
-                        *trained[i][both],
-                        [inputs],
-                        labels,
-                        weight,
-                        self.head,
-                    )
-                loss, cells = loss + loss_here, cells + len(inputs)
-            if stop // count > start // count:
-                logging.info(
-                    "probe: epoch %d of %d, loss %.4f",
-                    stop // count,
-                    self.epochs,
-                    float(loss) / cells,
-                )
+        state = loop.fit(folder, _Trainer(self, params, feed, held_out, key), plan)
         choosing, final = (
-            [column[both][0][0] for column in trained] for both in range(2)
+            [column[both][0] for column in state.params] for both in range(2)
         )
         return choosing, final
 
@@ -165,7 +123,7 @@ class AdamProbe:
             x0, noise = clean_and_noise(images, indices, key, shape)
             correct, names = [], []
             for column, inputs in zip(
-                heads, self._columns(params, x0, noise), strict=True
+                heads, self.columns(params, x0, noise), strict=True
             ):
                 correct += linear.count_correct(
                     [column], [inputs], labels, valid, self.head
@@ -180,7 +138,9 @@ class AdamProbe:
             for column, in_order in zip(parallel.on_host(totals), names, strict=True)
         ]
 
-    def _columns(self, params, x0, noise) -> Iterator[dict[str, Array]]:
+    def columns(
+        self, params: dict, x0: Images, noise: Array
+    ) -> Iterator[dict[str, Array]]:
         """Yields the cells of one column of the grid after the other, name -> features.
 
         A time is encoded when its column comes: the taps of all times, large where they
@@ -196,21 +156,122 @@ class AdamProbe:
             yield _cells(outputs, self.concat)
 
 
-# Equal ones are one object, so that compiled steps are shared between fits.
-@functools.lru_cache(maxsize=32)
-def _optimizer(
-    learning_rate, epochs, batch_size, count
-) -> optax.GradientTransformation:
-    return optax.adam(linear.cosine_per_epoch(learning_rate, epochs, batch_size, count))
+class _Trainer:
+    """A `loop.Trainer`. Its params: for each column, a list of one `linear.Heads` that
+    has not seen the held-out images, and of one that has."""
+
+    def __init__(
+        self,
+        probe: AdamProbe,
+        params: dict,
+        feed: Feed,
+        held_out: np.ndarray,
+        key: PRNGKeyArray,
+    ):
+        self._probe, self._params, self._feed = probe, params, feed
+        self._init_key, self._draw_key = jax.random.split(key)
+        self._held_out = parallel.place(held_out, parallel.replicated(feed.mesh))
+        count = len(feed.source)
+        schedule = CosineAfterWarmup(
+            probe.learning_rate, probe.epochs, 0, feed.batch_size, count
+        )
+        self._optimizer = Adam(schedule, clip_norm=None)
+        self._noise_shape = probe.encode.noise_shape(feed.source.image_shape)
+
+    def _init(self):
+        probe, feed = self._probe, self._feed
+        x0, noise = (
+            jax.ShapeDtypeStruct((feed.batch_size, *shape), jnp.float32)
+            for shape in (feed.source.image_shape, self._noise_shape)
+        )
+        columns = jax.eval_shape(
+            lambda *inputs: list(probe.columns(*inputs)), self._params, x0, noise
+        )
+        widths = tuple(
+            tuple((name, value.shape[-1]) for name, value in column.items())
+            for column in columns
+        )
+        return probe.head, probe.class_count, self._optimizer, widths
+
+    def create(self) -> ClassifierState:
+        return _create(*self._init(), self._feed.mesh, self._init_key)
+
+    def abstract(self) -> ClassifierState:
+        init = self._init()
+        return train_state.abstract(
+            lambda key: _first_state(*init, key), self._feed.mesh, self._init_key
+        )
+
+    def dispatch(
+        self, state: ClassifierState, step: int, count: int
+    ) -> tuple[ClassifierState, Metrics]:
+        probe, rows = self._probe, []
+        columns = [list(column) for column in state.params]
+        opt_states = [list(column) for column in state.opt_state]
+        for number in range(step, step + count):
+            batch = self._feed.batch(number)
+            x0, noise = training_inputs(
+                batch.images,
+                batch.positions,
+                self._draw_key,
+                probe.flip,
+                probe.crop,
+                self._noise_shape,
+            )
+            weights = _weights(self._held_out, batch)
+            losses = []
+            for i, inputs in enumerate(probe.columns(self._params, x0, noise)):
+                for both, weight in enumerate(weights):
+                    columns[i][both], opt_states[i][both], loss = linear.update(
+                        self._optimizer,
+                        columns[i][both],
+                        opt_states[i][both],
+                        [inputs],
+                        batch.labels,
+                        weight,
+                        probe.head,
+                    )
+                losses.append(loss / len(inputs))
+            rows.append(_mean_loss(losses))
+        done = jnp.int32(step + count)
+        return ClassifierState(done, columns, opt_states), stacked(rows)
+
+    def learning_rate(self, step: int) -> float:
+        return optimizers.rate_at(self._optimizer, step)
+
+    def flops(self) -> None:
+        """Not counted: a step is several programs."""
 
 
-@functools.partial(
-    jax.jit, static_argnames=("optimizer", "class_count", "head", "sharding")
-)
-def _create(optimizer, class_count, head, sharding, inputs, key):
-    """Heads for the cells of one column, and the optimiser's state, on every device."""
-    heads = linear.init_heads(key, [inputs], class_count, head)
-    return jax.lax.with_sharding_constraint((heads, optimizer.init(heads)), sharding)
+def _first_state(head, class_count, optimizer, widths, key) -> ClassifierState:
+    columns, opt_states = [], []
+    for column in widths:
+        inputs = {
+            name: jax.ShapeDtypeStruct((1, width), jnp.float32)
+            for name, width in column
+        }
+        heads = linear.init_heads(key, [inputs], class_count, head)
+        columns.append([heads, jax.tree.map(jnp.copy, heads)])
+        opt_states.append([optimizer.init(heads), optimizer.init(heads)])
+    return ClassifierState(jnp.int32(0), columns, opt_states)
+
+
+@compiler.jit(once=True, static_argnums=(0, 1, 2, 3, 4))
+def _create(head, class_count, optimizer, widths, mesh, key):
+    state = _first_state(head, class_count, optimizer, widths, key)
+    return parallel.constrain(state, parallel.state_shardings(mesh, state))
+
+
+@compiler.jit
+def _weights(held_out, batch: Batch) -> list[Float[Array, "batch"]]:
+    """Of the heads that choose, and of those that learn from every image."""
+    seen = (~held_out[batch.indices]).astype(jnp.float32)
+    return [seen, jnp.ones_like(seen)]
+
+
+@compiler.jit
+def _mean_loss(losses) -> Metrics:
+    return {"loss": Average.from_model_output(jnp.stack(losses))}
 
 
 def _cells(outputs: list[dict[str, Array]], concat: str) -> dict[str, Array]:
@@ -226,7 +287,7 @@ def _cells(outputs: list[dict[str, Array]], concat: str) -> dict[str, Array]:
 # compile, is the same for all times and for training and test.
 
 
-@functools.partial(jax.jit, static_argnames=("flip", "crop", "shape"))
+@compiler.jit(static_argnames=("flip", "crop", "shape"))
 def training_inputs(
     images: UInt8[Array, "batch height width channels"],
     positions: Int[Array, "batch"],

@@ -184,11 +184,14 @@ class _Trainer:
             jax.ShapeDtypeStruct((feed.batch_size, *shape), jnp.float32)
             for shape in (feed.source.image_shape, self._noise_shape)
         )
-        columns = jax.eval_shape(
-            lambda *inputs: list(probe.columns(*inputs)), self._params, x0, noise
-        )
+        time = jax.ShapeDtypeStruct((), jnp.float32)
+        taps = jax.eval_shape(probe.encode, self._params, x0, noise, time)
+        columns = cell_parts(probe.encode.names, len(probe.times), probe.concat)
         widths = tuple(
-            tuple((name, value.shape[-1]) for name, value in column.items())
+            tuple(
+                (name, sum(taps[tap].shape[-1] for _, tap in parts))
+                for name, parts in column.items()
+            )
             for column in columns
         )
         return probe.head, probe.class_count, self._optimizer, widths

@@ -3,52 +3,40 @@
 Its modules are PyTorch's with more attributes; each is pickled as a call of
 `torch_utils.persistence._reconstruct_persistent_obj` on the source code of its class
 and all of its attributes: numpy's numbers (`skip_scale`), the arguments that made it,
-and what torch.nn.Module keeps. Needs torch.
+and what torch.nn.Module keeps. Writing needs torch.
 """
 
-import contextlib
 import pickle
 import sys
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from unittest import mock
 
 import numpy as np
 
 SOURCE = "raise SystemExit('the source in the file was run')"
-_SKIP_SCALE = np.sqrt(0.5)
-_RESAMPLED = ("_down", "_up")
 
 
-@contextlib.contextmanager
-def _their_module() -> Iterator:
-    """Stands for torch_utils.persistence while a pickle is written."""
+def dumps(content: object, protocol: int) -> bytes:
+    """Pickles what `network` and `persistent` made."""
 
     def _reconstruct_persistent_obj(meta):
         raise AssertionError("the file's own reader was called")
 
-    module = types.ModuleType("torch_utils.persistence")
-    _reconstruct_persistent_obj.__module__ = module.__name__
+    name = "torch_utils.persistence"
+    module = types.ModuleType(name)
+    _reconstruct_persistent_obj.__module__ = name
     _reconstruct_persistent_obj.__qualname__ = "_reconstruct_persistent_obj"
     module._reconstruct_persistent_obj = _reconstruct_persistent_obj
-    stand_ins = {"torch_utils": types.ModuleType("torch_utils")}
-    stand_ins |= {module.__name__: module}
-    before = {name: sys.modules.get(name) for name in stand_ins}
-    sys.modules.update(stand_ins)
-    try:
-        yield
-    finally:
-        for name, old in before.items():
-            if old is None:
-                del sys.modules[name]
-            else:
-                sys.modules[name] = old
+    package = types.ModuleType("torch_utils")
+    with mock.patch.dict(sys.modules, {"torch_utils": package, name: module}):
+        return pickle.dumps(content, protocol)
 
 
-def _persistent(class_name: str, base: type = object) -> type:
-    """A class whose objects are pickled with its source code and their attributes."""
+def persistent(class_name: str, base: type = object, **attributes) -> object:
+    """An object that is pickled with the source of its class and its attributes."""
 
     def reduce(self):
-        persistence = sys.modules["torch_utils.persistence"]
         meta = {
             "type": "class",
             "version": 6,
@@ -56,68 +44,65 @@ def _persistent(class_name: str, base: type = object) -> type:
             "class_name": class_name,
             "state": self.__dict__,
         }
+        persistence = sys.modules["torch_utils.persistence"]
         return persistence._reconstruct_persistent_obj, (meta,), None
 
-    return type(class_name, (base,), {"__reduce__": reduce})
-
-
-def _object(class_name: str, base: type = object, **attributes):
-    made = _persistent(class_name, base)()
-    vars(made).update(_init_args=(), _init_kwargs=attributes, **attributes)
+    made = type(class_name, (base,), {"__reduce__": reduce})()
+    vars(made).update(_init_args=(), _init_kwargs=dict(attributes), **attributes)
     return made
 
 
-class _Writer:
-    """Nested modules of a state dict, by the names of its tensors."""
+def network(
+    state: Mapping[str, np.ndarray], class_name: str = "EDMPrecond", **attributes
+):
+    """A network under its preconditioning, with the tensors of a state dict.
 
-    def __init__(self):
-        import torch
+    Args:
+      attributes: of the preconditioning, beside its modules.
+    """
+    return _module("", state, class_name, attributes)
 
-        self.torch = torch
 
-    def module(self, name: str, state: Mapping[str, np.ndarray], facts: Mapping):
-        """Module `name`, whose tensors, and those of its children, `state` has."""
-        torch = self.torch
-        own = {key: array for key, array in state.items() if "." not in key}
-        children: dict = {}
-        for key, array in state.items():
-            first, _, rest = key.partition(".")
-            if rest:
-                children.setdefault(first, {})[rest] = array
-        if name in ("enc", "dec"):
-            found = torch.nn.ModuleDict()
+def _module(name, state, class_name=None, attributes=None):
+    """Module `name`, whose tensors, and those of its children, are in `state`."""
+    import torch
+
+    own, children = {}, {}
+    for key, array in state.items():
+        first, _, rest = key.partition(".")
+        if rest:
+            children.setdefault(first, {})[rest] = array
         else:
-            class_name, attributes = self.described(name, own, children, facts)
-            found = _object(class_name, torch.nn.Module, **attributes)
-        for key, array in own.items():
-            tensor = torch.from_numpy(array.copy())
-            if key in ("resample_filter", "freqs"):
-                found.register_buffer(key, tensor)
-            else:
-                found.register_parameter(key, torch.nn.Parameter(tensor))
-        if name.rpartition(".")[2].startswith("conv") and "resample_filter" not in own:
-            found.register_buffer("resample_filter", None)
-        for key, child in children.items():
-            found.add_module(key, self.module(key, child, facts))
-        return found.eval().requires_grad_(False)
+            own[key] = array
+    if name in ("enc", "dec"):
+        found = torch.nn.ModuleDict()
+    else:
+        if class_name is None:
+            class_name, attributes = _described(own, children)
+        found = persistent(class_name, torch.nn.Module, **attributes)
+    for key, array in own.items():
+        tensor = torch.from_numpy(array.copy())
+        if key in ("resample_filter", "freqs"):
+            found.register_buffer(key, tensor)
+        else:
+            found.register_parameter(key, torch.nn.Parameter(tensor))
+    if class_name == "Conv2d" and "resample_filter" not in own:
+        found.register_buffer("resample_filter", None)
+    for key, child in children.items():
+        found.add_module(key, _module(key, child))
+    return found.eval().requires_grad_(False)
 
-    def described(self, name, own, children, facts):
-        """Name of its class, and the attributes that are no tensors."""
-        initial = {"init_mode": "xavier_uniform", "init_weight": np.sqrt(0.2)}
-        if not name:
-            kinds = {"use_fp16": False, "sigma_min": 0, "sigma_max": float("inf")}
-            return "EDMPrecond", {**kinds, **facts}
-        if name == "model":
-            return "SongUNet", {"label_dropout": 0, "embedding_type": "positional"}
-        if "conv0" in children:
-            scale = {"skip_scale": _SKIP_SCALE, "num_heads": 0, "eps": 1e-6}
-            return "UNetBlock", {**scale, "init": initial, "dropout": 0.1}
-        weight = own.get("weight")
-        if weight is None:
-            return "PositionalEmbedding", {"num_channels": 32, "endpoint": True}
-        if weight.ndim == 4:
-            resampled = {"up": "resample_filter" in own, "fused_resample": False}
-            return "Conv2d", {"in_channels": weight.shape[1], **resampled, **initial}
-        if weight.ndim == 2:
-            return "Linear", {"in_features": weight.shape[1], **initial}
+
+def _described(own, children):
+    """Name of a class, and attributes that are no tensors: numpy's numbers, too."""
+    initial = {"init_mode": "xavier_uniform", "init_weight": np.sqrt(0.2)}
+    if "enc" in children:
+        return "SongUNet", {"label_dropout": 0, "resample_filter": [1, 1]}
+    if "conv0" in children:
+        return "UNetBlock", {"skip_scale": np.sqrt(0.5), "eps": 1e-6, "init": initial}
+    if "weight" not in own:
+        return "FourierEmbedding", {"scale": np.float32(16)}
+    if own["weight"].ndim == 1:
         return "GroupNorm", {"num_groups": np.int64(8), "eps": 1e-6}
+    names = {2: "Linear", 4: "Conv2d"}
+    return names[own["weight"].ndim], {"in_features": own["weight"].shape[1], **initial}

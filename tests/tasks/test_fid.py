@@ -217,7 +217,7 @@ def test_a_stopped_job_with_other_settings_begins_anew(settings, tmp_path):
 def fid_network(settings):
     from ddae_jax.tasks.fid import network as fid_network
 
-    return fid_network.feature_network(settings, None)
+    return fid_network.feature_network(experiment_of(settings))
 
 
 def test_reference_statistics_are_cached_by_content(settings, tmp_path, monkeypatch):

@@ -122,6 +122,22 @@ def test_import_to_export_to_load_is_bitwise(of_torch, tmp_path):
         assert part in card
 
 
+def test_an_official_export_is_loaded_strictly_by_torch(torch, of_torch, tmp_path):
+    from safetensors.torch import load_file
+
+    from tests.tools import torch_unet
+
+    network, _, workdir = of_torch
+    config = saved.read(workdir)
+    config.export.update({"path": str(tmp_path / "hub"), "format": "official"})
+    export.run(experiment_of(config, workdir))
+    again = torch_unet.UNet().eval()
+    again.load_state_dict(load_file(tmp_path / "hub" / "model.safetensors"))
+    images, time = torch.ones(1, 3, 16, 16), torch.tensor([0.3])
+    with torch.no_grad():
+        assert torch.equal(again(images, time), network(images, time))
+
+
 def test_model_weights_on_request(torch, of_torch, tmp_path):
     _, path, _ = of_torch
     given = dict(process="edm", image_size=16, weights="model")

@@ -3,18 +3,13 @@
 import os
 import pickle
 import sys
-import types
 
 import numpy as np
 import pytest
 
 from ddae_jax.errors import UserError
 from ddae_jax.runtime import safe_pickle
-from ddae_jax.settings import schema
-from ddae_jax.tasks import import_weights
 from ddae_jax.weights import edm_pickle, folder, torch_files
-from tests.tools import golden_values
-from tests.tools.experiments import experiment_of
 
 NO_TORCH = "torch is not installed: pip install ddae_jax[torch]"
 
@@ -32,119 +27,6 @@ class Malicious:
 
     def __reduce__(self):
         return os.mkdir, (self.path,)
-
-
-class Persistent:
-    """An object as torch_utils.persistence of NVlabs/edm writes it."""
-
-    def __init__(self, class_name, state):
-        self.class_name = class_name
-        self.state = state
-
-    def __reduce__(self):
-        meta = dict(
-            type="class",
-            version=6,
-            module_src="raise SystemExit('the source in the file was run')",
-            class_name=self.class_name,
-            state=self.state,
-        )
-        return sys.modules["torch_utils.persistence"]._reconstruct_persistent_obj, (
-            meta,
-        )
-
-
-@pytest.fixture
-def persistence(monkeypatch):
-    """Stands for NVIDIA's module while the test writes a pickle."""
-    module = types.ModuleType("torch_utils.persistence")
-
-    def _reconstruct_persistent_obj(meta):
-        raise AssertionError("the file's own reader was called")
-
-    _reconstruct_persistent_obj.__module__ = module.__name__
-    _reconstruct_persistent_obj.__qualname__ = "_reconstruct_persistent_obj"
-    module._reconstruct_persistent_obj = _reconstruct_persistent_obj
-    monkeypatch.setitem(sys.modules, "torch_utils", types.ModuleType("torch_utils"))
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-
-
-def module_of(torch, state, class_name="Module", **attributes):
-    """Nested persistent modules with the tensors of a state dict."""
-    tensors, children = {}, {}
-    for name, array in state.items():
-        first, _, rest = name.partition(".")
-        if rest:
-            children.setdefault(first, {})[rest] = array
-        else:
-            tensors[name] = torch.nn.Parameter(torch.from_numpy(array))
-    modules = {}
-    for name, child in children.items():
-        if name in ("enc", "dec"):
-            modules[name] = torch.nn.ModuleDict()
-            parts = module_of(torch, child).state["_modules"]
-            modules[name]._modules.update(parts)
-        else:
-            modules[name] = module_of(torch, child)
-    own = {
-        "training": False,
-        "_parameters": {k: v for k, v in tensors.items() if k != "resample_filter"},
-        "_buffers": {k: v.data for k, v in tensors.items() if k == "resample_filter"}
-        | {"passing": torch.zeros(2)},
-        "_non_persistent_buffers_set": {"passing"},
-        "_modules": modules,
-    }
-    return Persistent(class_name, own | attributes)
-
-
-@pytest.fixture
-def edm_file(torch, persistence, tmp_path):
-    state = golden_values.state(golden_values.load("edm_ddpmpp_small")[0])
-    facts = dict(img_resolution=16, img_channels=3, sigma_data=0.5)
-    network = module_of(torch, state, "EDMPrecond", **facts)
-    path = tmp_path / "edm.pkl"
-    content = {"ema": network, "augment_pipe": None, "loss_fn": Persistent("Loss", {})}
-    path.write_bytes(pickle.dumps(content))
-    return path, state
-
-
-def test_edm_pickle_is_read_without_its_code(edm_file):
-    path, state = edm_file
-    found = edm_pickle.read(path)
-    assert (found.image_shape, found.sigma_data) == ((16, 16, 3), 0.5)
-    assert found.state.keys() == state.keys()
-    for name, array in found.state.items():
-        np.testing.assert_array_equal(array, state[name], err_msg=name)
-
-
-def test_edm_pickle_imports_with_its_preconditioning(edm_file, tmp_path):
-    path, state = edm_file
-    config = schema.default()
-    config.import_weights.path = str(path)
-    import_weights.run(experiment_of(config, tmp_path / "w"))
-    assert config.process.name == "edm" and config.process.sigma_data == 0.5
-    bias = (
-        experiment_of(config, tmp_path / "w").trained().params["embedding"]["linear1"]
-    )
-    np.testing.assert_array_equal(bias["bias"], state["model.map_layer0.bias"])
-
-
-def test_truncated_and_alien_edm_pickles(edm_file, torch, tmp_path):
-    path, _ = edm_file
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(UserError, match="corrupt or truncated"):
-        edm_pickle.read(path)
-    for content, reason in [
-        ({"model": 1}, 'holds no network "ema"'),
-        ({"ema": module_of(torch, {}, "VPPrecond")}, "VPPrecond"),
-        ({"ema": module_of(torch, {}, "EDMPrecond")}, "img_resolution"),
-        ({"ema": torch.nn.Linear(1, 1)}, "asks for torch.nn.modules.linear.Linear"),
-    ]:
-        path.write_bytes(pickle.dumps(content))
-        with pytest.raises(UserError, match=reason) as error:
-            edm_pickle.read(path)
-        assert "\n" not in str(error.value)
 
 
 def test_malicious_pickles_do_not_run(torch, tmp_path):

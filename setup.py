@@ -1,9 +1,14 @@
 """Installation, with version floors; the tested set is in requirements.lock."""
 
 import pathlib
+import re
 
 from setuptools import find_packages, setup
 
+HERE = pathlib.Path(__file__).parent
+VERSION = re.search(
+    r'__version__ = "(.+)"', (HERE / "ddae_jax" / "__init__.py").read_text()
+)[1]
 TEST = [
     "beartype>=0.22",
     "coverage>=7.10",
@@ -15,7 +20,7 @@ TORCH = ["torch>=2.6"]
 
 setup(
     name="ddae_jax",
-    version="0.1.0",
+    version=VERSION,
     description="Denoising diffusion autoencoders in JAX: pre-train, probe, sample",
     long_description=pathlib.Path(__file__).with_name("README.md").read_text(),
     long_description_content_type="text/markdown",

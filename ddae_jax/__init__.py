@@ -2,11 +2,22 @@
 
 from importlib import import_module
 
-__all__ = ["load"]
+__version__ = "0.1.0"
+
+_PLACES = {
+    "Model": "ddae_jax.experiment.model",
+    "UserError": "ddae_jax.errors",
+    "load": "ddae_jax.experiment.model",
+}
+__all__ = ["__version__", *_PLACES]
 
 
 def __getattr__(name: str):
-    # jax takes seconds to import: only those who load a model pay for it.
-    if name == "load":
-        return import_module("ddae_jax.experiment.model").load
+    # jax takes seconds to import: only those who use a model pay for it.
+    if name in _PLACES:
+        return getattr(import_module(_PLACES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

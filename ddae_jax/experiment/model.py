@@ -11,6 +11,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Array, Float, Int, Num, PRNGKeyArray, UInt8
 
+from ddae_jax.data import augment
 from ddae_jax.denoiser import Denoiser
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import DATA, Experiment, autoencoder
@@ -86,7 +87,7 @@ def _description(path: pathlib.Path) -> tuple[Settings, tuple[int, int, int]]:
     return schema.build(config), image_shape
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Model:
     """A trained denoiser.
 
@@ -107,6 +108,13 @@ class Model:
     batch_size: int = 64
     latents: Latents | None = None
     autoencoder: dict | None = None
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.image_shape))
+        count = self.denoiser.parameter_count(self.image_shape)
+        return "<Model: {network} under {process}, ".format(**self.settings.names) + (
+            f"{count / 1e6:.2f} M parameters, images of {shape}, {len(self.taps)} taps>"
+        )
 
     @property
     def taps(self) -> tuple[str, ...]:
@@ -285,9 +293,7 @@ def _features(
     time: Float[Array, ""],
     key: PRNGKeyArray,
 ) -> dict[str, Array]:
-    x0 = images.astype(jnp.float32)
-    if images.dtype == jnp.uint8:
-        x0 = x0 / 127.5 - 1
+    x0 = augment.to_float(images) if images.dtype == jnp.uint8 else images
     noise = example_noise(key, indices, encode.noise_shape(images.shape[1:]))
     return encode(params, x0, noise, time)
 

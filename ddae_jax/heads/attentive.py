@@ -6,6 +6,7 @@ section 4.2) and CAPI (Darcet et al. 2025, arXiv 2502.08769) in its smallest for
 """
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -63,6 +64,22 @@ class AttentiveHead:
 
     heads: int = 8
     queries: int = 1
+    pooled: bool = False
+
+    def check(self, width: int) -> None:
+        """Raises a UserError where the heads do not divide the features."""
+        if width % self.heads:
+            raise UserError(
+                f"{self.heads} attention heads do not divide {width} features"
+            )
+
+    def protocol(self) -> dict[str, Any]:
+        """Its sizes."""
+        return {
+            "attention_heads": self.heads,
+            "queries": self.queries,
+            "raw_pixels": "one position",
+        }
 
     def init(self, key: PRNGKeyArray, width: int, class_count: int) -> dict:
         """Draws the parameters for positions of `width` features.
@@ -70,10 +87,7 @@ class AttentiveHead:
         Raises:
           UserError: the heads do not divide the features.
         """
-        if width % self.heads:
-            raise UserError(
-                f"{self.heads} attention heads do not divide {width} features"
-            )
+        self.check(width)
         module = AttentiveModule(self.heads, self.queries, class_count)
         return module.init(key, jnp.zeros((1, 1, width)))["params"]
 

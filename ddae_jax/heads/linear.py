@@ -28,7 +28,19 @@ class GradientRule(Protocol):
 
 @runtime_checkable
 class Kind(Protocol):
-    """What a head is: hashable, its parameters apart."""
+    """What a head is: hashable, its parameters apart.
+
+    Attributes:
+      pooled: it takes the mean over positions, not all of them.
+    """
+
+    pooled: bool
+
+    def check(self, width: int) -> None:
+        """Raises a UserError where it cannot take features of `width`."""
+
+    def protocol(self) -> dict[str, Any]:
+        """What a result says of it."""
 
     def init(self, key: PRNGKeyArray, width: int, class_count: int) -> dict:
         """Draws parameters for features of `width`."""
@@ -54,6 +66,15 @@ def logits(head: dict[str, Array], features: Features) -> Float[Array, "batch cl
 @dataclasses.dataclass(frozen=True)
 class LinearHead:
     """The linear layer as a `Kind`."""
+
+    pooled: bool = True
+
+    def check(self, width: int) -> None:
+        """Any."""
+
+    def protocol(self) -> dict[str, Any]:
+        """Nothing: it is the usual one."""
+        return {}
 
     def init(self, key: PRNGKeyArray, width: int, class_count: int) -> dict[str, Array]:
         """`init_head`."""

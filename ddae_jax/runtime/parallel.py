@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+from einops import rearrange
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ddae_jax.errors import UserError
@@ -55,8 +56,9 @@ def all_processes(flag: bool) -> bool:
 def make_mesh(fsdp: int = 1) -> Mesh:
     """Returns all devices as a ("data", "fsdp") mesh.
 
-    Devices lie in the order of their processes, so that each process holds one
-    contiguous slice of a batch.
+    Each process holds one contiguous slice of a batch: its devices lie together, in an
+    order that follows how they are connected. An axis "fsdp" that goes beyond one
+    process takes the processes in their order.
 
     Raises:
       UserError: the number of devices is no multiple of `fsdp`.
@@ -66,8 +68,22 @@ def make_mesh(fsdp: int = 1) -> Mesh:
         raise UserError(
             f"config.mesh.fsdp: {len(devices)} devices cannot be split by {fsdp}"
         )
-    grid = np.array(devices).reshape(-1, fsdp)
-    return Mesh(grid, BATCH_AXES, axis_types=(AxisType.Auto, AxisType.Auto))
+    types = (AxisType.Auto, AxisType.Auto)
+    local = len(devices) // jax.process_count()
+    if local % fsdp:
+        grid = rearrange(np.array(devices), "(d f) -> d f", f=fsdp)
+    else:
+        blocks = [
+            jax.make_mesh(
+                (local // fsdp, fsdp),
+                BATCH_AXES,
+                axis_types=types,
+                devices=devices[start : start + local],
+            ).devices
+            for start in range(0, len(devices), local)
+        ]
+        grid = np.concatenate(blocks)
+    return Mesh(grid, BATCH_AXES, axis_types=types)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

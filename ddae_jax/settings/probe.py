@@ -29,7 +29,7 @@ class ProbeSettings:
     classifier: str = setting(
         "adam",
         "adam: as published; logistic: converged; ridge; knn; attentive: positions",
-        choices=("adam", "logistic", "ridge", "knn", "attentive"),
+        pattern=r"[A-Za-z][A-Za-z0-9_]{0,63}",
     )
     output: str = setting(
         "probe",

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib import metadata
 
 import jax
 import jax.numpy as jnp
@@ -30,8 +31,7 @@ def folder(tmp_path_factory):
             path=str(root / "weights.safetensors"), process="ddpm", image_size=8
         )
         config.export.path = str(root / "hub")
-    import_weights.run(experiment_of(config, root / "w"))
-    export.run(experiment_of(config, root / "w"))
+    export.run(import_weights.run(experiment_of(config, root / "w")))
     return root / "hub"
 
 
@@ -134,3 +134,16 @@ def test_import_is_cheap():
     subprocess.run([sys.executable, "-c", code], check=True)
     with pytest.raises(AttributeError):
         ddae_jax.loads  # noqa: B018
+
+
+def test_a_model_shows_itself_in_one_line(model):
+    shown = repr(model)
+    assert "unet under" in shown and "8x8x1" in shown and len(shown) < 120
+
+
+def test_the_package_says_what_it_has():
+    import ddae_jax
+
+    assert set(dir(ddae_jax)) >= {"load", "Model", "UserError", "__version__"}
+    assert metadata.version("ddae_jax") == ddae_jax.__version__
+    assert ddae_jax.UserError is UserError

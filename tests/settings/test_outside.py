@@ -1,4 +1,4 @@
-"""What a user's own package adds: a network, a process, a data set, a task."""
+"""What a user's own package adds: network, process, data set, head, task."""
 
 import json
 import os
@@ -17,7 +17,7 @@ import json
 import flax.linen as nn
 import numpy as np
 
-from ddae_jax import data, diffusion, models, tasks
+from ddae_jax import data, diffusion, heads, models, tasks
 from ddae_jax.data import source, sources
 from ddae_jax.diffusion.ddpm_samplers import DDIM
 from ddae_jax.models.base import Network
@@ -58,6 +58,28 @@ def stripes(split, *, folder, image_size, channels, resident_bytes):
 
 
 @dataclasses.dataclass(frozen=True)
+class NearestMean:
+    def score(self, features):
+        def fit(inputs, labels):
+            return np.stack([inputs[labels == c].mean(0) for c in range(2)])
+
+        def accuracy(means, inputs, labels):
+            distances = ((inputs[:, None] - means) ** 2).sum(-1)
+            return float((distances.argmin(1) == labels).mean())
+
+        x, y, out = features.train, features.labels, features.held_out
+        choosing, final = fit(x[~out], y[~out]), fit(x, y)
+        return (
+            accuracy(choosing, x[out], y[out]),
+            accuracy(final, features.test, features.test_labels),
+            {},
+        )
+
+    def protocol(self):
+        return {"distance": "euclidean"}
+
+
+@dataclasses.dataclass(frozen=True)
 class CountSettings:
     power: int = setting(1, "of the count", least=1, most=3)
 
@@ -65,17 +87,17 @@ class CountSettings:
 models.register_network("plain", Plain)
 diffusion.register_process("short", Short, {"ddim": DDIM})
 sources.register_source("stripes", stripes)
+heads.register_head("nearest_mean", lambda probe: NearestMean())
 tasks.register_task("count", "mine.count", "counts parameters", CountSettings)
 """
 TASK = """
 import jax
 
 
-
-def run(config, workdir):
-    trained = experiment_of(config, workdir).trained()
-    count = sum(leaf.size for leaf in jax.tree.leaves(trained.params))
-    write_json(workdir / "count.json", {"count": count ** config.count.power})
+def run(experiment):
+    count = sum(leaf.size for leaf in jax.tree.leaves(experiment.trained().params))
+    power = experiment.settings.section("count").power
+    experiment.write_json("count.json", {"count": count**power})
 """
 
 
@@ -109,7 +131,7 @@ def test_a_package_of_the_users_own_trains_samples_probes_and_goes_on(
         *("imports=mine", "network.name=plain", "process.name=short"),
         *("data.name=stripes", "train.steps=3", "train.batch_size=8"),
         *("sampler.steps=4", "sample.count=4", "sample.batch_size=4"),
-        *("probe.classifier=ridge", "probe.times=1,5", "probe.held_out=0.5"),
+        *("probe.classifier=nearest_mean", "probe.times=1,5", "probe.held_out=0.5"),
         "network.width=3",
     )
     run(
@@ -122,7 +144,10 @@ def test_a_package_of_the_users_own_trains_samples_probes_and_goes_on(
     weights = (9 * 3 + 3) + (9 * 3 + 1)
     assert json.loads((workdir / "count.json").read_text()) == {"count": weights}
     assert np.load(workdir / "samples.npz")["arr_0"].shape == (4, 6, 6, 1)
-    assert json.loads((workdir / "probe.json").read_text())["data"] == "stripes"
+    probed = json.loads((workdir / "probe.json").read_text())
+    assert probed["data"] == "stripes"
+    assert probed["protocol"]["distance"] == "euclidean"
+    assert probed["baselines"]["pixels"]["chosen"]["test"] == 1
     # The workdir names the package: it is all that a later command needs.
     run(package, f"--workdir={workdir}", "--task=count", "--config.count.power=2")
     assert json.loads((workdir / "count.json").read_text()) == {"count": weights**2}

@@ -142,10 +142,10 @@ def test_model_weights_on_request(torch, of_torch, tmp_path):
     _, path, _ = of_torch
     given = dict(process="edm", image_size=16, weights="model")
     config = import_config(path, **given)
-    import_weights.run(experiment_of(config, tmp_path))
+    experiment = import_weights.run(experiment_of(config, tmp_path))
     trained = torch.load(path, weights_only=True)["MODEL"]
     expected = trained["module.nn_model.final.bias"].numpy()
-    ours = experiment_of(config, tmp_path).trained().params["final"]["bias"]
+    ours = experiment.trained().params["final"]["bias"]
     np.testing.assert_array_equal(ours, expected)
 
 

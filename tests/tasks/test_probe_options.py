@@ -237,7 +237,10 @@ def test_a_fraction_of_the_labels(workdir, tmp_path):  # noqa: F811
         (("draws=0",), "draws: 0 is not 1 or more"),
         (("draws=2", "classifier=adam"), "draws: 2, but adam draws noise anew"),
         (("concat=taps", "classifier=attentive"), "concat: 'taps' needs pooled taps"),
-        (("classifier=attentive", "attentive_heads=7"), "attentive_heads: 7 do not"),
+        (
+            ("classifier=attentive", "attentive_heads=7"),
+            "7 attention heads do not divide",
+        ),
         (("output=../probe",), "output: '../probe' is not of the form probe"),
         (("output=ridge",), "output: 'ridge' is not of the form probe"),
     ],

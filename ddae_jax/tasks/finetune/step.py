@@ -125,6 +125,8 @@ class FinetuneStep:
         """
         width = self.classifier.feature_width(image_shape)
         head = linear.init_head(key, width, self.class_count)
+        # Networks that keep weights on a sphere do so before the first step, too.
+        network = self.classifier.denoiser.network.project(network)
         params = {"network": network, "head": head}
         # A copy: donation would free an aliased buffer twice.
         ema = jax.tree.map(jnp.copy, params)

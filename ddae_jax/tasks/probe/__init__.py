@@ -19,7 +19,8 @@ from ddae_jax.experiment import Experiment
 from ddae_jax.experiment.trained import Trained
 from ddae_jax.features.cache import FeatureCache, model_identity
 from ddae_jax.features.encode import Encode, Pixels
-from ddae_jax.heads import attentive, linear
+from ddae_jax.heads import FIXED_HEADS, TRAINED_HEADS
+from ddae_jax.heads.linear import Kind
 from ddae_jax.report import pictures
 from ddae_jax.report.wording import short
 from ddae_jax.runtime import parallel
@@ -145,10 +146,9 @@ def network(
 ) -> Network:
     """The features of a denoiser that config.probe.classifier takes."""
     probe = experiment.settings.probe
-    pooled = probe.classifier != "attentive"
-    encode = trained.encoder(taps, pooled)
+    encode = trained.encoder(taps, _pooled(probe))
     cache = None
-    if probe.cache and probe.classifier in probe_fixed.CLASSIFIERS:
+    if probe.cache and probe.classifier in FIXED_HEADS:
         folder = pathlib.Path(probe.cache_folder or experiment.workdir / "features")
         identity = model_identity(encode, trained.variables)
         cache = FeatureCache(folder, identity, f"step{trained.step:08d}")
@@ -156,8 +156,14 @@ def network(
 
 
 def _pixels(experiment: Experiment) -> Network:
-    pooled = experiment.settings.probe.classifier != "attentive"
-    return Network("pixels", Pixels(pooled), {})
+    return Network("pixels", Pixels(_pooled(experiment.settings.probe)), {})
+
+
+def _pooled(probe: ProbeSettings) -> bool:
+    """Whether the head takes the mean over positions."""
+    if probe.classifier in FIXED_HEADS:
+        return True
+    return TRAINED_HEADS[probe.classifier](probe).pooled
 
 
 def heads_folder(experiment: Experiment) -> pathlib.Path:
@@ -177,7 +183,8 @@ def score(
     """Trains all heads of one seed; scores them on held-out and on test images."""
     probe, mesh = experiment.settings.probe, experiment.mesh
     points = tuple(time.time for time in times)
-    if probe.classifier in probe_fixed.CLASSIFIERS:
+    if probe.classifier in FIXED_HEADS:
+        fixed = FIXED_HEADS[probe.classifier](probe)
         extract = probe_fixed.Extractor(
             network.encode,
             network.params,
@@ -187,12 +194,12 @@ def score(
             probe.draws,
             network.cache,
         )
-        return probe_fixed.score(probe, extract, train, held_out, test, seed)
+        return probe_fixed.score(
+            fixed, probe.concat, extract, train, held_out, test, seed
+        )
     encode = network.encode
-    head: linear.Kind = linear.LINEAR
-    if probe.classifier == "attentive":
-        _check_widths(probe.attentive_heads, encode, network.params, train.image_shape)
-        head = attentive.AttentiveHead(probe.attentive_heads, probe.attentive_queries)
+    head = TRAINED_HEADS[probe.classifier](probe)
+    _check_widths(head, encode, network.params, train.image_shape)
     trainer = AdamProbe(
         encode,
         points,
@@ -243,17 +250,16 @@ def _warn_of_few_steps(probe: ProbeSettings, count: int) -> None:
 
 
 def _check_widths(
-    heads: int, encode: Encode, params: dict, image_shape: tuple[int, int, int]
+    head: Kind, encode: Encode, params: dict, image_shape: tuple[int, int, int]
 ) -> None:
     noise = encode.noise_shape(image_shape)
     blanks = [jax.ShapeDtypeStruct((1, *s), jnp.float32) for s in (image_shape, noise)]
     time = jax.ShapeDtypeStruct((), jnp.float32)
     for tap, shape in jax.eval_shape(encode, params, *blanks, time).items():
-        if shape.shape[-1] % heads:
-            raise UserError(
-                f"config.probe.attentive_heads: {heads} do not divide the "
-                f"{shape.shape[-1]} channels of {tap}"
-            )
+        try:
+            head.check(shape.shape[-1])
+        except UserError as error:
+            raise UserError(f"config.probe.classifier: {tap}: {error}") from error
 
 
 def _heat_map(report: dict, shown: tuple[Time, ...]) -> Figure:
@@ -288,14 +294,15 @@ def protocol(
         "time_convention": "noise level" if probe.noise_levels else "published",
         "concatenated": probe.concat or "nothing",
     }
-    if probe.classifier in probe_fixed.CLASSIFIERS:
+    if probe.classifier in FIXED_HEADS:
         facts["draws"] = probe.draws
         if probe.draws > 1:
             facts["noise"] = (
                 f"mean features over {probe.draws} draws an image, shared by all "
                 "times; fresh in test"
             )
-        return facts | probe_fixed.protocol(probe)
+        head = FIXED_HEADS[probe.classifier](probe)
+        return facts | head.protocol() | {"augmentation": "none"}
     facts |= {
         "epochs": probe.epochs,
         "batch_size": probe.batch_size,
@@ -304,11 +311,7 @@ def protocol(
         "flip": probe.flip,
         "crop": probe.crop,
     }
-    if probe.classifier == "attentive":
-        facts["attention_heads"] = probe.attentive_heads
-        facts["queries"] = probe.attentive_queries
-        facts["raw_pixels"] = "one position"
-    return facts
+    return facts | TRAINED_HEADS[probe.classifier](probe).protocol()
 
 
 def summary(report: dict) -> str:

@@ -44,10 +44,11 @@ def run(argv: list[str]) -> None:
     Raises:
       UserError: one line for the user.
     """
-    from ddae_jax.runtime import files, parallel
+    from ddae_jax.runtime import files, log, parallel
     from ddae_jax.settings import command_line
     from ddae_jax.tasks import TASKS
 
+    log.to_stderr()
     command = command_line.parse(argv, define_flags)
     parallel.initialize(
         command.flags.coordinator,
@@ -65,19 +66,10 @@ def run(argv: list[str]) -> None:
             parallel.all_processes(True)  # what process 0 wrote is there for the next
 
 
-def _is_ours(record) -> bool:
-    """Keeps the libraries' chatter out; their errors pass."""
-    return "ddae_jax" in record.pathname or record.levelno >= logging.logging.ERROR
-
-
 def main(argv: list[str] | None = None) -> None:
     """Entry point: exit status 2 and one line where the user's input cannot be used."""
     argv = sys.argv if argv is None else argv
     flags.FLAGS.mark_as_parsed()  # absl's own flags: we parse ours
-    logging.use_absl_handler()
-    logging.set_verbosity(logging.INFO)
-    logging.set_stderrthreshold("info")
-    logging.get_absl_handler().addFilter(_is_ours)
     try:
         print(help_text()) if {"--help", "-h"} & set(argv[1:]) else run(argv)
     except UserError as error:

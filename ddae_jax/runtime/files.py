@@ -13,6 +13,7 @@ import jax
 
 from ddae_jax.errors import UserError
 
+NO_SPACE = os.strerror(errno.ENOSPC)
 DISK_IS_FULL = (
     "no space left on the disk; what was saved before stays, and the same command goes "
     "on when there is space"
@@ -83,7 +84,7 @@ def disk_is_full(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             return True
-        if os.strerror(errno.ENOSPC) in str(error):
+        if NO_SPACE in str(error):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -11,7 +11,34 @@ from absl import logging
 from rich import console
 from rich import progress as rich_progress
 
+from ddae_jax.runtime.files import NO_SPACE, disk_is_full
+
 FILE = "metrics.jsonl"
+
+
+def to_stderr() -> None:
+    """Shows what we log, and of libraries what goes wrong."""
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    logging.set_stderrthreshold("info")
+    logging.get_absl_handler().addFilter(_is_shown)
+    sys.unraisablehook = _unraisable
+
+
+def _is_shown(record) -> bool:
+    if "ddae_jax" in record.pathname:
+        return True
+    if record.levelno < logging.logging.ERROR:
+        return False
+    # A full disk is told in one line, by main.
+    error = record.exc_info[1] if record.exc_info else None
+    return not (disk_is_full(error) or NO_SPACE in record.getMessage())
+
+
+def _unraisable(found) -> None:
+    """Python's own, without what orbax's writes say when they end after a failed one."""
+    if "Event loop is closed" not in str(found.exc_value):
+        sys.__unraisablehook__(found)
 
 
 def _summary_writer() -> type:
@@ -99,13 +126,6 @@ class Progress:
             )
             self._task = self._bar.add_task(title, total=total, completed=done, note="")
             self._bar.start()
-
-    def compiling(self) -> None:
-        """Says that the first call takes long because it compiles."""
-        if self._bar is not None:
-            self._bar.update(self._task, note="compiling")
-            return
-        logging.info("%s: compiling", self._title)
 
     def begin(self, done: int) -> None:
         """Counts the time left from now on: what came before says nothing of it."""

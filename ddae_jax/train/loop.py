@@ -101,17 +101,21 @@ def fit(
     """
     folder = pathlib.Path(folder)
     with checkpoint.manager(folder, plan.keep) as checkpoints:
-        first = checkpoints.latest_step()
-        if first is None:
-            state, first, notes = trainer.create(), 0, {}
+        latest = checkpoints.latest_step()
+        first = latest or 0
+        if first >= plan.steps:
+            logging.info("%s: already at step %d of %d", plan.title, first, plan.steps)
         else:
-            logging.info("%s: resuming from step %d", plan.title, first)
+            begins = f"resuming from step {first}" if first else "beginning"
+            logging.info("%s: %s; compiling takes a while", plan.title, begins)
+        if latest is None:
+            state, notes = trainer.create(), {}
+        else:
             abstract = trainer.abstract()
             shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
             state = checkpoint.restore(checkpoints, first, abstract, shardings)
             notes = checkpoint.read_notes(checkpoints, first)
         if first >= plan.steps:
-            logging.info("%s: already at step %d of %d", plan.title, first, plan.steps)
             return state
         if jax.process_index() == 0:
             (folder / DIVERGED).unlink(missing_ok=True)
@@ -144,7 +148,6 @@ class _Run:
         plan = self.plan
         if self.owed:
             self._events(state)
-        self.progress.compiling()
         pending = None
         while self.step < plan.steps:
             count = plan.count(self.step, self.hooks)

@@ -138,7 +138,7 @@ def test_import_is_cheap():
 
 def test_a_model_shows_itself_in_one_line(model):
     shown = repr(model)
-    assert "unet under" in shown and "8x8x1" in shown and len(shown) < 120
+    assert "unet under" in shown and "8x8x3" in shown and len(shown) < 120
 
 
 def test_the_package_says_what_it_has():

@@ -239,7 +239,7 @@ def test_a_fraction_of_the_labels(workdir, tmp_path):  # noqa: F811
         (("concat=taps", "classifier=attentive"), "concat: 'taps' needs pooled taps"),
         (
             ("classifier=attentive", "attentive_heads=7"),
-            "7 attention heads do not divide",
+            "classifier: out_1: 7 attention heads",
         ),
         (("output=../probe",), "output: '../probe' is not of the form probe"),
         (("output=ridge",), "output: 'ridge' is not of the form probe"),

@@ -36,7 +36,7 @@ def _is_shown(record) -> bool:
 
 
 def _unraisable(found) -> None:
-    """Python's own, without what orbax's writes say when they end after a failed one."""
+    """Python's own, without what writes of orbax say after a failed one."""
     if "Event loop is closed" not in str(found.exc_value):
         sys.__unraisablehook__(found)
 

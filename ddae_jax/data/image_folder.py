@@ -10,6 +10,7 @@ import numpy as np
 from ddae_jax.data import images as image_ops
 from ddae_jax.data import source
 from ddae_jax.errors import UserError
+from ddae_jax.runtime.files import check_regular
 
 EXTENSIONS = (
     ".png",
@@ -69,12 +70,22 @@ def load(
 
 
 def image_files(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Returns the image files below `folder`, at any depth, sorted."""
-    return sorted(
+    """Returns the image files below `folder`, at any depth, sorted.
+
+    Raises:
+      UserError: what has the name of an image is no regular file, or a broken link.
+    """
+    found = sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in EXTENSIONS and path.is_file()
+        if path.suffix.lower() in EXTENSIONS and not path.is_dir()
     )
+    for path in found:
+        try:
+            check_regular(path)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    return found
 
 
 def from_files(

@@ -16,6 +16,7 @@ import numpy as np
 from ddae_jax.data import images as image_ops
 from ddae_jax.data import source
 from ddae_jax.errors import UserError
+from ddae_jax.runtime.files import check_regular
 
 _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
 
@@ -65,6 +66,9 @@ def load(
     import tensorflow_datasets as tfds
 
     with _one_line_errors(folder):
+        for entry in folder.iterdir():
+            if not entry.is_dir():
+                check_regular(entry)  # TFDS would wait for the writer of a named pipe
         builder = tfds.builder_from_directory(folder)
     info = builder.info
     image_key, label_key = _keys(info, folder)

@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 
 from ddae_jax.data import source
 from ddae_jax.errors import UserError
-from ddae_jax.runtime import files
+from ddae_jax.runtime import files, memory
 
 _PREFIX = {"train": "train", "test": "t10k"}
 _UINT8 = 0x08  # IDX's type code of unsigned bytes
@@ -83,6 +83,8 @@ def _read(path: pathlib.Path, stream: BinaryIO) -> UInt8[np.ndarray, "..."]:
     while size <= wanted and (part := stream.read(min(wanted + 1 - size, _PART))):
         parts.append(part)
         size += len(part)
+        if len(parts) == 2:  # the file is as large as its header may say
+            memory.check(2 * wanted, f"{path}: {shape}", "it is read in one piece")
     if size != wanted:
         found = f"more than {wanted}" if size > wanted else size
         raise UserError(

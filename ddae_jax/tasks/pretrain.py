@@ -8,7 +8,7 @@ from clu import parameter_overview
 from ml_collections import ConfigDict
 
 from ddae_jax.errors import UserError
-from ddae_jax.experiment import common
+from ddae_jax.experiment import common, memory
 from ddae_jax.runtime import checkpoint, parallel
 from ddae_jax.tasks import sample
 from ddae_jax.train import loop
@@ -48,6 +48,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         raise UserError(
             f"config.network: not for images of {shape}: {reason}"
         ) from error
+    memory.check_training(recipe.denoiser, source.image_shape, train.batch_size)
     if jax.process_index() == 0:
         overview = parameter_overview.get_parameter_overview(
             shapes, include_stats=False

@@ -2,4 +2,10 @@
 
 
 class UserError(ValueError):
-    """Something the user gave cannot be used; the message is one line, for them."""
+    """Something the user gave cannot be used; the message is one line, for them.
+
+    Names of files and what libraries say may hold line breaks: they become spaces.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(" ".join(str(message).splitlines()))

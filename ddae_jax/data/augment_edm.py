@@ -162,7 +162,6 @@ def _warp(
     return einsum("wv,bhvc->bhwc", _downsample(width), coarse)
 
 
-@functools.lru_cache(maxsize=16)
 def _upsample(size: int) -> np.ndarray:
     """Reflect padding by size - 1 on both sides, then twofold upsampling.
 
@@ -173,17 +172,16 @@ def _upsample(size: int) -> np.ndarray:
     """
     padded = 3 * size - 2
     matrix = np.zeros((2 * padded, size), np.float32)
-    for i in range(padded):
-        pixel = abs(i - (size - 1))
-        pixel = min(pixel, 2 * (size - 1) - pixel)
-        for tap, weight in enumerate(_FILTER):
-            u = tap - 5 + 2 * i
-            if 0 <= u < 2 * padded:
-                matrix[u, pixel] += 2 * weight
+    i = np.arange(padded)
+    pixels = np.abs(i - (size - 1))
+    pixels = np.minimum(pixels, 2 * (size - 1) - pixels)
+    for tap, weight in enumerate(_FILTER):
+        u = tap - 5 + 2 * i
+        inside = (u >= 0) & (u < 2 * padded)
+        matrix[u[inside], pixels[inside]] += 2 * weight  # no u comes twice
     return matrix
 
 
-@functools.lru_cache(maxsize=16)
 def _downsample(size: int) -> np.ndarray:
     """Twofold downsampling of an image with `_BORDER` pixels more on both sides."""
     matrix = np.zeros((size, 2 * (size + 2 * _BORDER)), np.float32)

@@ -6,8 +6,7 @@ epoch, and the number of hosts does not enter: a host reads its slice of each ba
 """
 
 import dataclasses
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import grain
 import numpy as np
@@ -17,6 +16,7 @@ from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
 
 _ENDLESS = 1 << 48
+_KEPT = 4  # permutations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,13 +24,13 @@ class Order:
     """The endless order in which a training set of `count` images is visited.
 
     The permutations last used are kept, so that asking for batch after batch costs one
-    permutation an epoch.
+    permutation per epoch.
     """
 
     seed: int
     count: int
-    permutation: Callable[[int], np.ndarray] = dataclasses.field(
-        init=False, repr=False, compare=False
+    _kept: dict[int, np.ndarray] = dataclasses.field(
+        init=False, repr=False, compare=False, default_factory=dict
     )
 
     def __post_init__(self):
@@ -39,9 +39,16 @@ class Order:
                 f"seed {self.seed} must not be negative, and {self.count} images must "
                 "be at least 1"
             )
-        draw = functools.partial(_permutation, self.seed, self.count)
-        # A batch that straddles epochs needs two; readers ahead may be one further.
-        object.__setattr__(self, "permutation", functools.lru_cache(maxsize=4)(draw))
+
+    def permutation(self, epoch: int) -> Int32[np.ndarray, "count"]:
+        """Returns the order of one epoch."""
+        found = self._kept.get(epoch)
+        if found is None:
+            found = self._kept[epoch] = _permutation(self.seed, self.count, epoch)
+            # A batch that straddles epochs needs two; readers ahead may be one further.
+            for old in list(self._kept)[:-_KEPT]:
+                self._kept.pop(old, None)  # another thread may have been quicker
+        return found
 
     def indices(
         self, positions: Int[np.ndarray, "batch"]

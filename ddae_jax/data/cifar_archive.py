@@ -13,6 +13,7 @@ import numpy as np
 
 from ddae_jax.data import source
 from ddae_jax.errors import UserError
+from ddae_jax.runtime.files import open_regular, read_regular
 from ddae_jax.runtime.safe_pickle import safe_unpickle
 
 
@@ -55,13 +56,14 @@ _PIXELS = 3 * 32 * 32
 def find(name: str, folder: str | os.PathLike) -> pathlib.Path | None:
     """Returns the archive or unpacked folder of `name` in (or at) `folder`, or None."""
     archive, folder = ARCHIVES[name], pathlib.Path(folder)
-    if folder.is_file() and folder.name == archive.packed:
+    # What is there but no regular file is named when it is read.
+    if folder.name == archive.packed and folder.exists() and not folder.is_dir():
         return folder
     for candidate in (folder, folder / archive.unpacked):
-        if (candidate / archive.batches["train"][0]).is_file():
+        if (candidate / archive.batches["train"][0]).exists():
             return candidate
     packed = folder / archive.packed
-    return packed if packed.is_file() else None
+    return packed if packed.exists() else None
 
 
 def load(
@@ -76,14 +78,11 @@ def load(
     archive = ARCHIVES[name]
     files = _read_files(path, (*archive.batches[split], archive.meta), archive)
     where, meta = files.pop()
-    class_names = tuple(
-        text.decode() if isinstance(text, bytes) else str(text)
-        for text in _entry(meta, archive.names_key, where)
-    )
+    class_names = _class_names(_entry(meta, archive.names_key, where), where)
     images, labels = [], []
     for where, batch in files:
         pixels = _entry(batch, "data", where)
-        classes = _entry(batch, archive.label_key, where)
+        classes = _labels(_entry(batch, archive.label_key, where), where)
         if (
             not isinstance(pixels, np.ndarray)
             or pixels.dtype != np.uint8
@@ -110,6 +109,33 @@ def load(
     )
 
 
+def _class_names(found: object, where: str) -> tuple[str, ...]:
+    """The names, which Python 2 wrote as bytes."""
+    if not isinstance(found, list | tuple) or not found:
+        raise UserError(f"{where}: class names are a {type(found).__name__}, not names")
+    try:
+        names = [text.decode() if isinstance(text, bytes) else text for text in found]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: class names are not UTF-8 ({error})") from error
+    for name in names:
+        if not isinstance(name, str):
+            raise UserError(f"{where}: {name!r:.40} as the name of a class")
+    return tuple(names)
+
+
+def _labels(found: object, where: str) -> list[int]:
+    if isinstance(found, np.ndarray):
+        found = found.tolist()
+    if not isinstance(found, list | tuple):
+        raise UserError(
+            f"{where}: labels are a {type(found).__name__}, not a list of numbers"
+        )
+    for label in found:
+        if not isinstance(label, int | np.integer) or isinstance(label, bool):
+            raise UserError(f"{where}: {label!r:.40} as a label, not a number")
+    return [int(label) for label in found]
+
+
 def _entry(batch: object, key: str, where: str):
     """Looks up a key that Python 2 wrote as bytes and Python 3 as text."""
     if isinstance(batch, dict):
@@ -127,7 +153,7 @@ def _read_files(
         files = []
         for name in names:
             try:
-                content = (path / name).read_bytes()
+                content = read_regular(path / name)
             except OSError as error:
                 reason = error.strerror or type(error).__name__
                 raise UserError(f"{path / name}: cannot be read ({reason})") from error
@@ -135,12 +161,14 @@ def _read_files(
         return files
     contents = {}
     try:
-        with tarfile.open(path) as tar:
+        with open_regular(path) as stream, tarfile.open(fileobj=stream) as tar:
             for member in tar:
                 name = pathlib.PurePosixPath(member.name).name
                 if name in names and member.isfile():
                     contents[name] = tar.extractfile(member).read()
-    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+    except UserError:
+        raise
+    except (OSError, EOFError, ValueError, zlib.error, tarfile.TarError) as error:
         raise UserError(f"{path}: corrupt or truncated archive ({error})") from error
     missing = [name for name in names if name not in contents]
     if missing:

@@ -1,20 +1,25 @@
 """IDX files (MNIST's format, http://yann.lecun.com/exdb/mnist), raw or gzipped."""
 
+import contextlib
 import gzip
 import math
 import os
 import pathlib
 import zlib
+from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import UInt8
 
 from ddae_jax.data import source
 from ddae_jax.errors import UserError
+from ddae_jax.runtime import files, memory
 
 _PREFIX = {"train": "train", "test": "t10k"}
 _UINT8 = 0x08  # IDX's type code of unsigned bytes
 _GZIP_MAGIC = b"\x1f\x8b"
+_MOST_DIMENSIONS = 4  # (N, H, W, C)
+_PART = 1 << 24  # bytes read at a time
 
 
 def find(folder: str | os.PathLike, split: str) -> tuple[pathlib.Path, ...] | None:
@@ -31,7 +36,8 @@ def find(folder: str | os.PathLike, split: str) -> tuple[pathlib.Path, ...] | No
             for dot in "-."
             for ending in ("", ".gz")
         ]
-        paths = [folder / name for name in names if (folder / name).is_file()]
+        # What is there but no regular file is named when it is read.
+        paths = [folder / name for name in names if (folder / name).exists()]
         found.append((paths[0] if paths else None, folder / names[0]))
     (images, images_name), (labels, labels_name) = found
     if images is None and labels is None:
@@ -46,27 +52,46 @@ def read(path: str | os.PathLike) -> UInt8[np.ndarray, "..."]:
     """Reads one IDX file of unsigned bytes; a broken file is a UserError."""
     path = pathlib.Path(path)
     try:
-        content = path.read_bytes()
-        if path.suffix == ".gz" or content.startswith(_GZIP_MAGIC):
-            content = gzip.decompress(content)
+        with files.open_regular(path) as stream:
+            packed = path.suffix == ".gz" or stream.peek(2)[:2] == _GZIP_MAGIC
+            with gzip.open(stream) if packed else contextlib.nullcontext(stream) as raw:
+                return _read(path, raw)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: corrupt or truncated ({error})") from error
-    if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _UINT8:
+
+
+def _read(path: pathlib.Path, stream: BinaryIO) -> UInt8[np.ndarray, "..."]:
+    """Reads no more than the header says, whatever the file unpacks to."""
+    start = stream.read(4)
+    if len(start) < 4 or start[:2] != b"\0\0" or start[2] != _UINT8:
         raise UserError(
-            f"{path}: not an IDX file of bytes: starts with 0x{content[:4].hex()}, "
+            f"{path}: not an IDX file of bytes: starts with 0x{start.hex()}, "
             "expected 0x000008.."
         )
-    start = 4 + 4 * content[3]
-    if len(content) < start:
-        raise UserError(f"{path}: truncated within its header")
-    shape = tuple(int(side) for side in np.frombuffer(content[4:start], ">u4"))
-    size = len(content) - start
-    if size != math.prod(shape):
+    dimensions = start[3]
+    if not 1 <= dimensions <= _MOST_DIMENSIONS:
         raise UserError(
-            f"{path}: truncated or damaged: header says {math.prod(shape)} bytes of "
-            f"data {shape}, file has {size}"
+            f"{path}: its header says {dimensions} dimensions; labels have 1, images "
+            "3 or 4"
         )
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+    header = stream.read(4 * dimensions)
+    if len(header) < 4 * dimensions:
+        raise UserError(f"{path}: truncated within its header")
+    shape = tuple(int(side) for side in np.frombuffer(header, ">u4"))
+    wanted = math.prod(shape)
+    parts, size = [], 0
+    while size <= wanted and (part := stream.read(min(wanted + 1 - size, _PART))):
+        parts.append(part)
+        size += len(part)
+        if len(parts) == 2:  # the file is as large as its header may say
+            memory.check(2 * wanted, f"{path}: {shape}", "it is read in one piece")
+    if size != wanted:
+        found = f"more than {wanted}" if size > wanted else size
+        raise UserError(
+            f"{path}: truncated or damaged: header says {wanted} bytes of data "
+            f"{shape}, file has {found}"
+        )
+    return np.frombuffer(b"".join(parts), np.uint8).reshape(shape)
 
 
 def load_pair(

@@ -1,7 +1,6 @@
 """Image files of the user's own as a source, brought to the shape of a data set."""
 
 import concurrent.futures
-import functools
 import pathlib
 from collections.abc import Sequence
 
@@ -55,7 +54,6 @@ def find(given: str, field: str) -> tuple[pathlib.Path, list[pathlib.Path]]:
     return place, found
 
 
-@functools.cache
 def _extensions() -> frozenset[str]:
     Image.init()
     return frozenset(

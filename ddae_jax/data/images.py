@@ -10,6 +10,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from ddae_jax.errors import UserError
+from ddae_jax.runtime import files
 
 # Channels of the file formats' colour modes. Others (alpha, CMYK, 16 bit) have no
 # obvious reading as grey or RGB: they are converted only when asked, or refused.
@@ -49,13 +50,14 @@ def decode(
         is cropped.
       channels: if given, grey is converted to RGB (3) or colour to grey (1).
     """
-    stream = io.BytesIO(file) if isinstance(file, bytes) else file
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _stream(file) as stream:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(stream) as opened:
                 opened.load()
                 image = opened.copy()
+    except UserError:
+        raise
     except _READ_ERRORS as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{where}: not a readable image ({reason})") from error
@@ -78,8 +80,10 @@ def decode(
 def header_size(path: str | os.PathLike) -> tuple[int, int]:
     """Returns (height, width) of an image file without decoding it."""
     try:
-        with Image.open(path) as image:
+        with files.open_regular(path) as stream, Image.open(stream) as image:
             return image.height, image.width
+    except UserError:
+        raise
     except _READ_ERRORS as error:
         raise UserError(f"{path}: not a readable image") from error
 
@@ -124,6 +128,11 @@ def convert_channels(
     weights = np.array([19595, 38470, 7471], np.uint32)  # 0.299, 0.587, 0.114 x 2^16
     luma = (images.astype(np.uint32) @ weights + 0x8000) >> 16
     return luma[..., None].astype(np.uint8)
+
+
+def _stream(file):
+    """A context manager that gives the bytes of a file."""
+    return io.BytesIO(file) if isinstance(file, bytes) else files.open_regular(file)
 
 
 def _resize_and_crop(image: Image.Image, image_size: int) -> Image.Image:

@@ -12,6 +12,7 @@ from ddae_jax.data import image_files
 from ddae_jax.data import images as image_ops
 from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
+from ddae_jax.runtime import files
 
 IGNORE = 255
 """The class of pixels that do not count."""
@@ -104,8 +105,10 @@ def read_mask(path: pathlib.Path) -> UInt8[np.ndarray, "height width"]:
       UserError: not readable, or of a colour mode that holds no indices.
     """
     try:
-        with Image.open(path) as image:
+        with files.open_regular(path) as stream, Image.open(stream) as image:
             mode, mask = image.mode, np.array(image)
+    except UserError:
+        raise
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"{path}: not a readable mask") from error
     if mode not in _MODES:

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Int, UInt8
 
 from ddae_jax.data import images as image_ops
 from ddae_jax.errors import UserError
+from ddae_jax.runtime import memory
 
 RESIDENT_BYTES = 1 << 30
 _CHUNK = 256  # images that one thread decodes at a time while a set is loaded
@@ -65,7 +66,13 @@ def from_reader(
     `resident_bytes`."""
     labels = np.asarray(labels, np.int32)
     images = None
-    if len(labels) * int(np.prod(image_shape)) <= resident_bytes:
+    need = len(labels) * int(np.prod(image_shape))
+    if need <= resident_bytes:
+        memory.check(
+            need,
+            f"config.data.resident_bytes: {name} ({len(labels)} images)",
+            f"lower it below {need} to read the images while training",
+        )
         images = _read_all(reader, len(labels), image_shape)
     names = tuple(class_names)
     return Source(name, split, labels, names, tuple(image_shape), reader, images)

@@ -170,7 +170,7 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "idx": idx.load,
     "cifar10": _load_cifar("cifar10"),
     "cifar100": _load_cifar("cifar100"),
-    "image_folder": image_folder.load,
+    image_folder.NAME: image_folder.load,
     "tiny_imagenet": tiny_imagenet.load,
 }
 _PREPARABLE = ("fashion_mnist", "cifar10", "cifar100")

@@ -6,17 +6,31 @@ find and tries again for minutes.
 """
 
 import contextlib
+import http.client
 import importlib.util
 import os
 import pathlib
+import queue
 import re
+import ssl
+import threading
+import time
+import urllib.error
+import urllib.request
 
 import numpy as np
 
 from ddae_jax.data import images as image_ops
 from ddae_jax.data import source
 from ddae_jax.errors import UserError
+from ddae_jax.runtime.files import check_regular
 
+_HOSTS = (
+    "https://storage.googleapis.com",  # TFDS's own
+    "https://www.cs.toronto.edu",  # CIFAR's
+    "https://pypi.org",
+)
+_PATIENCE = 4.0  # seconds
 _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
 
 
@@ -65,6 +79,9 @@ def load(
     import tensorflow_datasets as tfds
 
     with _one_line_errors(folder):
+        for entry in folder.iterdir():
+            if not entry.is_dir():
+                check_regular(entry)  # TFDS would wait for the writer of a named pipe
         builder = tfds.builder_from_directory(folder)
     info = builder.info
     image_key, label_key = _keys(info, folder)
@@ -122,6 +139,7 @@ def prepare(name: str, data_dir: str | os.PathLike | None) -> pathlib.Path:
         raise UserError(
             f"{name}: preparing needs TensorFlow: pip install 'ddae_jax[prepare]'"
         )
+    check_network(name)
     import tensorflow_datasets as tfds
 
     base = pathlib.Path(data_dir) if data_dir else default_data_dir()
@@ -132,6 +150,47 @@ def prepare(name: str, data_dir: str | os.PathLike | None) -> pathlib.Path:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(f"{name}: could not be prepared: {reason}") from error
     return pathlib.Path(builder.data_path)
+
+
+def check_network(name: str) -> None:
+    """Raises a UserError, within five seconds, where there is no network.
+
+    TFDS would try again for minutes. One of several hosts is enough, whatever it
+    answers: which one a set comes from only TFDS knows. Proxies are used as TFDS does.
+    """
+    reasons = []
+
+    def reach(url):
+        try:
+            with urllib.request.urlopen(url, timeout=_PATIENCE):
+                return True
+        except urllib.error.HTTPError:
+            return True  # an answer
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            reasons.append(" ".join(str(error).split())[:100] or type(error).__name__)
+            # Its certificate is not known here, so there is somebody.
+            return isinstance(error, urllib.error.URLError) and isinstance(
+                error.reason, ssl.SSLError
+            )
+
+    answers = queue.SimpleQueue()
+    for url in _HOSTS:
+        # A thread that nobody waits for: looking up a name knows no time limit.
+        ask = threading.Thread(target=lambda url=url: answers.put(reach(url)))
+        ask.daemon = True
+        ask.start()
+    end = time.monotonic() + _PATIENCE
+    for _ in _HOSTS:
+        try:
+            if answers.get(timeout=max(end - time.monotonic(), 0)):
+                return
+        except queue.Empty:
+            reasons.append(f"no answer in {_PATIENCE:.0f} s")
+            break
+    raise UserError(
+        f"{name}: cannot be downloaded, there is no network ({reasons[0]}); prepare it "
+        "where there is one, and set config.data.folder to a copy"
+    )
 
 
 def _versions(folder: pathlib.Path) -> list[pathlib.Path]:

@@ -5,6 +5,7 @@ import pathlib
 
 from ddae_jax.data import image_folder, source
 from ddae_jax.errors import UserError
+from ddae_jax.runtime.files import read_regular
 
 _UNPACKED = "tiny-imagenet-200"
 
@@ -69,10 +70,7 @@ def _validation_files(
     root: pathlib.Path, classes: list[str]
 ) -> tuple[list[pathlib.Path], list[int]]:
     table, folder = root / "val" / "val_annotations.txt", root / "val" / "images"
-    try:
-        lines = table.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{table}: cannot be read ({error})") from error
+    lines = _lines(table)
     numbers = {name: label for label, name in enumerate(classes)}
     labelled = {}
     for number, line in enumerate(lines, 1):
@@ -95,8 +93,15 @@ def _validation_files(
 def _words(root: pathlib.Path, classes: list[str]) -> list[str]:
     """Returns the classes' names in English where words.txt gives them."""
     table = root / "words.txt"
-    if not table.is_file():
+    if not table.exists():
         return classes
-    pairs = [line.partition("\t") for line in table.read_text().splitlines()]
+    pairs = [line.partition("\t") for line in _lines(table)]
     words = {name: text for name, _, text in pairs if text}
     return [words.get(name, name) for name in classes]
+
+
+def _lines(table: pathlib.Path) -> list[str]:
+    try:
+        return read_regular(table).decode().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{table}: cannot be read ({error})") from error

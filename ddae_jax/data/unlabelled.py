@@ -4,7 +4,6 @@ Images are read when they are asked for: memory does not depend on their number.
 """
 
 import concurrent.futures
-import functools
 import pathlib
 import threading
 import zipfile
@@ -16,6 +15,7 @@ from ddae_jax.data import images as image_ops
 from ddae_jax.data.image_folder import image_files
 from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
+from ddae_jax.runtime import files
 
 
 def open_folder(
@@ -66,6 +66,7 @@ def open_npz(path: str | pathlib.Path) -> Source:
     """
     path = pathlib.Path(path)
     try:
+        files.check_regular(path)
         archive = zipfile.ZipFile(path)
         stream = archive.open("arr_0.npy")
         version = np.lib.format.read_magic(stream)
@@ -75,6 +76,8 @@ def open_npz(path: str | pathlib.Path) -> Source:
         }[version]
         shape, fortran, dtype = header(stream)
         start = stream.tell()
+    except UserError:
+        raise
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: no .npz file with images arr_0 ({reason})") from error
@@ -83,9 +86,6 @@ def open_npz(path: str | pathlib.Path) -> Source:
     size = int(np.prod(shape[1:]))
     lock = threading.Lock()
 
-    # A last batch is filled up with its last image: going back by one would read a
-    # compressed file from its beginning.
-    @functools.lru_cache(maxsize=1)
     def read_one(index):
         stream.seek(start + index * size)
         content = stream.read(size)
@@ -94,9 +94,12 @@ def open_npz(path: str | pathlib.Path) -> Source:
         return np.frombuffer(content, np.uint8).reshape(shape[1:])
 
     def reader(indices):
+        # Each once and in order: a last batch is filled up with its last image, and
+        # going back by one would read a compressed file from its beginning.
+        wanted, places = np.unique(indices, return_inverse=True)
         with lock:
             try:
-                return np.stack([read_one(int(index)) for index in indices])
+                return np.stack([read_one(int(index)) for index in wanted])[places]
             except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
                 if isinstance(error, UserError):
                     raise

@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 
 from ddae_jax.errors import UserError
 from ddae_jax.metrics.frechet import Statistics
+from ddae_jax.runtime import files
 from ddae_jax.runtime.safe_pickle import safe_unpickle
 
 
@@ -75,7 +76,7 @@ def read_reference_images(
 
 def _content(path: pathlib.Path) -> bytes:
     try:
-        return path.read_bytes()
+        return files.read_regular(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: there is no such file") from error
     except OSError as error:
@@ -84,10 +85,13 @@ def _content(path: pathlib.Path) -> bytes:
 
 def _read_npz(path: pathlib.Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     try:
+        files.check_regular(path)
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in names if name in arrays}
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: there is no such file") from error
+    except UserError:
+        raise
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: no readable .npz file ({reason})") from error

@@ -6,8 +6,10 @@ import fcntl
 import json
 import os
 import pathlib
+import stat
 import uuid
 from collections.abc import Iterator, Mapping
+from typing import BinaryIO
 
 import jax
 
@@ -49,6 +51,50 @@ def write_json(path: pathlib.Path, content: Mapping) -> None:
     """Writes a JSON file, whole or not at all."""
     with replacing(path) as part:
         part.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def check_regular(path: str | os.PathLike) -> None:
+    """Raises a UserError where `path` is there and no regular file.
+
+    A named pipe would be waited for, a device such as /dev/zero has no end.
+
+    Raises:
+      OSError: it is not there, or cannot be asked.
+    """
+    _check_mode(path, os.stat(path).st_mode)
+
+
+@contextlib.contextmanager
+def open_regular(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """Opens a regular file of the user's to read its bytes; never waits for a writer.
+
+    Raises:
+      UserError: it is something else, such as a named pipe or a device.
+      OSError: it is not there, or cannot be opened.
+    """
+    check_regular(path)  # first: opening a device may already do something
+    # The name may belong to something else by now.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        _check_mode(path, os.fstat(file.fileno()).st_mode)
+        yield file
+
+
+def read_regular(path: str | os.PathLike) -> bytes:
+    """The content of a regular file; errors as `open_regular`."""
+    with open_regular(path) as file:
+        return file.read()
+
+
+def _check_mode(path, mode):
+    if stat.S_ISREG(mode):
+        return
+    kinds = {
+        stat.S_IFDIR: "a folder",
+        stat.S_IFIFO: "a named pipe",
+        stat.S_IFSOCK: "a socket",
+    }
+    kind = kinds.get(stat.S_IFMT(mode), "a device")
+    raise UserError(f"{os.fspath(path)}: not a regular file but {kind}")
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import itertools
 import pathlib
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from ddae_jax.data import image_folder
 from ddae_jax.errors import UserError
 from ddae_jax.settings import config_files, plain, saved, schema
 from ddae_jax.settings.fields import unknown
@@ -70,6 +72,8 @@ def parse(argv: Sequence[str], define: Callable[[flags.FlagValues], None]) -> Co
     config = _override(config, given)
     if tasks:
         config.tasks = tasks
+    if config.name == image_folder.NAME:  # one config for everybody's folders
+        config.name = _named_by(config.data.folder)
     variant = f"-{config.variant}" if config.variant else ""
     workdir = pathlib.Path(values.workdir or f"runs/{config.name}{variant}")
     if not values.workdir:
@@ -113,6 +117,13 @@ def _start(
         "--config: name a file, such as configs/digits.py, or give the --workdir of an "
         "earlier run"
     )
+
+
+def _named_by(folder: str) -> str:
+    """The name of a folder, as far as a workdir can be called by it."""
+    name = pathlib.Path(folder).resolve().name if folder else ""
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).lstrip("_.-")[:100]
+    return name or image_folder.NAME
 
 
 def _override(config: ConfigDict, words: Sequence[str]) -> ConfigDict:

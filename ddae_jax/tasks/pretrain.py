@@ -5,7 +5,7 @@ from absl import logging
 from clu import parameter_overview
 
 from ddae_jax.errors import UserError
-from ddae_jax.experiment import Experiment
+from ddae_jax.experiment import Experiment, memory
 from ddae_jax.report import pictures
 from ddae_jax.runtime import checkpoint, parallel
 from ddae_jax.tasks import sample
@@ -42,6 +42,8 @@ def run(experiment: Experiment) -> None:
         raise UserError(
             f"config.network: not for images of {shape}: {reason}"
         ) from error
+    part = train.batch_size // train.accumulate
+    memory.check_training(recipe.denoiser, source.image_shape, part)
     if jax.process_index() == 0:
         overview = parameter_overview.get_parameter_overview(
             shapes, include_stats=False

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddae_jax.data import sources
+from ddae_jax.data import image_folder, sources
 from ddae_jax.errors import UserError
+from ddae_jax.runtime import memory
 
 
 def save(path, size=(6, 6), mode="RGB", seed=0):
@@ -193,3 +194,75 @@ def test_tiny_imagenet_errors(tiny):
     assert "holds no folder train" in error("train")
     (root / "train").mkdir()
     assert "holds no class folders" in error("train")
+
+
+@pytest.fixture
+def unsplit(tmp_path):
+    for label, name in enumerate(("ant", "bee", "cat")):
+        for number in range(10):
+            save(
+                tmp_path / "Insects" / name / f"{number}.png", seed=10 * label + number
+            )
+    return tmp_path / "Insects"
+
+
+def test_a_folder_of_classes_is_split_for_good(unsplit, tmp_path, caplog):
+    def both(folder):
+        loaded = [
+            sources.load("image_folder", split, folder=str(folder))
+            for split in ("train", "test")
+        ]
+        return loaded, [{image.tobytes() for image in one.images} for one in loaded]
+
+    (unsplit / ".cache").mkdir()  # of some program
+    caplog.set_level("INFO", "absl")
+    (train, test), (seen, unseen) = both(unsplit)
+    assert "24 images are for training and 6 for testing" in caplog.text
+    assert train.name == "Insects" and train.class_names == ("ant", "bee", "cat")
+    assert np.bincount(train.labels).tolist() == [8, 8, 8]
+    assert np.bincount(test.labels).tolist() == [2, 2, 2]
+    assert len(seen | unseen) == 30 and not seen & unseen
+    # A copy elsewhere, with a class more, is split alike.
+    shutil.copytree(unsplit, tmp_path / "copy")
+    save(tmp_path / "copy" / "dog" / "0.png", seed=77)
+    (train, _), (seen_again, unseen_again) = both(tmp_path / "copy")
+    assert unseen_again == unseen and seen < seen_again
+    assert train.class_names[3] == "dog" and np.bincount(train.labels)[3] == 1
+
+
+def test_the_split_does_not_change_with_the_code(unsplit):
+    members = image_folder.image_files(unsplit / "ant")
+    chosen = image_folder.test_part(members, unsplit)
+    assert sorted(path.stem for path in chosen) == FIFTH_OF_ANTS
+
+
+FIFTH_OF_ANTS = ["4", "6"]
+
+
+def test_folders_that_cannot_be_split(tmp_path):
+    for name in ("ant", "bee"):
+        save(tmp_path / name / "0.png")
+    with pytest.raises(UserError, match="every class has one image"):
+        sources.load("image_folder", "train", folder=str(tmp_path))
+    shutil.rmtree(tmp_path / "ant")
+    (tmp_path / "bee" / "0.png").rename(tmp_path / "0.png")
+    (tmp_path / "bee").rmdir()
+    with pytest.raises(UserError, match="no folders of classes; images without"):
+        sources.load("image_folder", "train", folder=str(tmp_path))
+    with pytest.raises(UserError, match=r"config\.data\.folder: set the folder"):
+        sources.load("image_folder", "train")
+
+
+def test_memory_is_asked_for_first(folder, monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda: 900)
+    options = {"folder": str(folder)}
+    with pytest.raises(UserError) as error:
+        sources.load("image_folder", "train", **options)
+    assert str(error.value) == (
+        f"config.data.resident_bytes: {folder.name} (9 images) needs about 0.0 MB of "
+        "memory, and 0.0 MB are free; lower it below 972 to read the images while "
+        "training"
+    )
+    assert (
+        len(sources.load("image_folder", "train", **options, resident_bytes=971)) == 9
+    )

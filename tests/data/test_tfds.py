@@ -1,11 +1,15 @@
 """A small TFDS set, written here as array_record, read without TensorFlow."""
 
+import http.server
 import importlib.util
 import io
 import json
 import shutil
+import socket
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -204,3 +208,43 @@ def test_prepare(written, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="could not be prepared") as error:
         sources.prepare("tfds:no_such_set_here", tmp_path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("proxy", ["nobody listens", "never answers"])
+def test_preparing_without_a_network_is_one_line_in_five_seconds(
+    proxy, monkeypatch, tmp_path
+):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        if proxy == "nobody listens":
+            server.close()
+        for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+            monkeypatch.setenv(name, address)
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        # As if TensorFlow were installed, which is asked for first.
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+        before = time.monotonic()
+        with pytest.raises(
+            UserError, match=r"cifar10: .* there is no network"
+        ) as error:
+            sources.prepare("cifar10", tmp_path)
+        assert time.monotonic() - before < 5
+        assert "\n" not in str(error.value)
+
+
+def test_any_answer_is_a_network(monkeypatch):
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(403)
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        hosts = ("http://127.0.0.1:1", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setattr(tfds_source, "_HOSTS", hosts)
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        tfds_source.check_network("cifar10")
+        server.shutdown()

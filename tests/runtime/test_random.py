@@ -31,7 +31,7 @@ def test_the_registry_has_the_streams_in_use_and_no_others():
     used = set()
     for path in (ROOT / "ddae_jax").rglob("*.py"):
         text = path.read_text()
-        used |= set(re.findall(r'stream\([\w.]+, "([a-z_/]+)"\)', text))
+        used |= set(re.findall(r'stream\((?:[\w.]+, )?"([a-z_/]+)"\)', text))
         if path.name != "random.py":
             assert not re.search(r"fold_in\([^)]*, *\d+\)", text), path
     # Named in the text, and opened in a loop.

@@ -62,6 +62,17 @@ def test_numbers_text_and_containers_come_back(protocol):
     assert found["again"] is found["nested"][-1]["k"]
 
 
+@pytest.mark.parametrize("core", [b"numpy.core", b"numpy._core"])
+def test_numpy_numbers_are_read_under_both_names(core):
+    content = pickle.dumps({"skip_scale": np.sqrt(0.5)}, 2)
+    content = content.replace(b"numpy._core", b"numpy.core").replace(
+        b"numpy.core", core
+    )
+    assert core + b".multiarray\nscalar" in content
+    found = safe_unpickle(content, "file")["skip_scale"]
+    assert type(found) is np.float64 and found == np.sqrt(0.5)
+
+
 def test_an_array_named_twice_is_one():
     array = np.arange(3)
     for protocol in (2, 5):

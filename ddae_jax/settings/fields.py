@@ -149,7 +149,8 @@ def _check_tuple(where, value, kinds, bounds):
     low, high = bounds.lengths
     if not low <= len(value) <= high:
         if not value:
-            raise UserError(f"{where}: empty")
+            known = ", ".join(map(str, bounds.choices or ()))
+            raise UserError(f"{where}: empty" + (f"; known: {known}" if known else ""))
         numbers = f"{low}" if low == high else f"{low} to {high}"
         raise UserError(f"{where}: {len(value)} values; it takes {numbers}")
     for element in value:

@@ -43,8 +43,6 @@ def run(experiment: Experiment) -> None:
     steps = checkpoint.choose_steps(
         experiment.workdir, settings.steps, "config.track.steps"
     )
-    if not settings.measures:
-        raise UserError("config.track.measures: empty; known: fid, probe")
     # A probe and samples take long: a distance that cannot be had is told first.
     measure, missing = _prepare_distance(experiment)
     points = []

@@ -158,8 +158,9 @@ def test_the_mean_of_the_posterior_on_request(model, workdir, images):
     config.autoencoder.scale = 2.0
     config.autoencoder.folder = str(workdir)
     config.autoencoder.batch_size = 1
-    path = autoencoder.find(config, "elsewhere")
-    latents, params = autoencoder.load(config, path, (8, 8, 4))
+    section = schema.build(config).autoencoder
+    path = autoencoder.find(section, "elsewhere")
+    latents, params = autoencoder.load(section, "float32", path, (8, 8, 4))
     x0 = latents.encode(params, images[:1] / 127.5 - 1, jnp.full((1, 8, 8, 4), 9.0))
     mean, _ = latents.autoencoder.apply(
         {"params": params}, images[:1] / 127.5 - 1, method="encode"
@@ -183,13 +184,16 @@ def test_mistakes_are_one_line(model, workdir, images, tmp_path):
         (lambda: model.denoise(images / 255.0, 0.1), r"takes \(n, 8, 8, 4"),
         (lambda: alone.features(images, "layer-0", 0.1), r"takes \(n, 8, 8, 4"),
         (lambda: alone.sample(1), "need their autoencoder: --task=import"),
-        (lambda: autoencoder.find(config, workdir), r"folder: no model\.safetensors"),
+        (
+            lambda: autoencoder.find(config.autoencoder, workdir),
+            r"folder: no model\.safetensors",
+        ),
         (lambda: Latents(small, (8, 8, 16)), "latents of 16 channels"),
         (lambda: Latents(small, (8, 8, 4), 0.0), "must be positive"),
         (
             lambda: next(
                 sample.batches(
-                    config,
+                    experiment_of(saved.read(workdir), workdir),
                     trained.denoiser,
                     trained.params,
                     (8, 8, 4),

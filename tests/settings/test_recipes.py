@@ -91,7 +91,7 @@ def test_a_step_of_the_recipe_is_one(given):
     labels = jax.ShapeDtypeStruct((2,), jnp.int32)
     after, metrics = jax.eval_shape(recipe, state, images, labels, key)
     assert jax.tree.structure(after) == jax.tree.structure(state)
-    assert metrics["loss"].shape == ()
+    assert metrics["loss"].total.shape == ()
 
 
 def test_ncsnpp_is_the_network_of_the_published_weights():

@@ -191,7 +191,7 @@ def set_fields(**fields):
     "change, message",
     [
         (set_fields(classes=2), r"train_masks: class 2 is beyond 0\.\.1, of config"),
-        (set_fields(classes=256), r"dense\.classes: 256 is more than 255"),
+        (set_fields(classes=256), r"dense\.classes: 256 is not .* most 255"),
         (set_fields(train_masks=""), r"dense\.train_masks: name a folder"),
         (set_fields(test_masks="/nowhere"), r"dense\.test_masks: there is no folder"),
         (set_fields(parts=()), r"dense\.parts: empty; known: maps, retrieval"),

@@ -153,8 +153,8 @@ def test_time_scale_of_uvit(tmp_path):
     path, _ = golden_file(tmp_path, "uvit_small")
     for given, expected in [({}, 999.0), ({"time_scale": 1.0}, 1.0)]:
         config = import_config(path, heads=4, **given)
-        import_weights.run(experiment_of(config, tmp_path / f"w{expected}"))
-        assert config.network.time_scale == expected
+        new = import_weights.run(experiment_of(config, tmp_path / f"w{expected}"))
+        assert new.settings.network.time_scale == expected
     path, _ = golden_file(tmp_path, "dit_small")
     with pytest.raises(UserError, match="time_scale is given"):
         import_weights.run(

@@ -14,6 +14,7 @@ from ddae_jax.errors import UserError
 from ddae_jax.experiment import autoencoder
 from ddae_jax.runtime import checkpoint, parallel
 from ddae_jax.settings import saved, schema
+from ddae_jax.settings.autoencoder import AutoencoderSettings
 from ddae_jax.tasks import export, import_weights
 from ddae_jax.weights import families, folder
 from tests.tools import golden_networks, golden_values
@@ -131,7 +132,7 @@ def test_an_imported_autoencoder_computes_what_diffusers_computes(tmp_path):
     images = golden_values.nhwc(arrays["in/x"])
     for found in (workdir, tmp_path / "again"):
         latents, params = autoencoder.load(
-            schema.default(), found / autoencoder.NAME, (8, 8, 4)
+            AutoencoderSettings(), "float32", found / autoencoder.NAME, (8, 8, 4)
         )
         network = latents.autoencoder
 

@@ -275,7 +275,11 @@ def unreadable(folder):
         (unreadable, {"train_count": 1}, r"the 1 training images .* one class"),
         (unreadable, {"train_count": 8}, r"train_count: 8 training images .* 10"),
         (unreadable, {"train_count": 10}, r"train_count: the 10 training images .* 10"),
-        (unreadable, {"noise_level": 1e9}, r"predict\.noise_level: 1e\+09 is out of"),
+        (
+            unreadable,
+            {"noise_level": 1e9},
+            r"predict\.noise_level: 1000000000\.0 is not",
+        ),
     ],
 )
 def test_what_cannot_be_predicted_is_one_line(
@@ -307,5 +311,5 @@ def test_tap_and_noise_level_are_the_probes_unless_given(workdir, pictures):
     with pytest.raises(UserError, match=r"is no single tap; set config\.predict\.tap"):
         choose(experiment_of(config, workdir), "predict", denoiser)
     (workdir / "probe.json").unlink()
-    found = choose(schema.default(), "predict", workdir, denoiser)
+    found = choose(experiment_of(schema.default(), workdir), "predict", denoiser)
     assert (found.tap, found.time.noise_level) == ("out_2", pytest.approx(0.05, 0.05))

@@ -34,8 +34,6 @@ def run(experiment: Experiment) -> None:
       UserError: no checkpoint; images or masks that cannot be used.
     """
     started = clock.monotonic()
-    if not experiment.settings.dense.parts:
-        raise UserError(f"config.dense.parts: empty; known: {', '.join(_PARTS)}")
     trained = experiment.trained()
     parallel.check_batch_size(
         "config.dense.batch_size", experiment.settings.dense.batch_size, trained.mesh

@@ -85,12 +85,12 @@ def run(experiment: Experiment, job: Job) -> Part:
 def _load(experiment: Experiment, job: Job) -> tuple[MaskedImages, MaskedImages]:
     settings = experiment.settings.dense
     for name in _FOLDERS:
-        if not settings[name]:
+        if not getattr(settings, name):
             raise UserError(f"config.dense.{name}: name a folder; segmentation needs 4")
     return tuple(
         masks.load(
-            settings[images],
-            settings[of_images],
+            getattr(settings, images),
+            getattr(settings, of_images),
             (f"config.dense.{images}", f"config.dense.{of_images}"),
             job.image_shape,
             image_files.enlarges(experiment.settings.data.name),

@@ -63,9 +63,6 @@ def run(experiment: Experiment) -> None:
         classes; a loss that is not finite.
     """
     settings = experiment.settings.noisy_classifier
-    if not settings.kinds:
-        known = ", ".join(_MAKERS)
-        raise UserError(f"config.noisy_classifier.kinds: empty; known: {known}")
     process = experiment.settings.process
     times = test_times(settings, process)
     train = data_source.first(experiment.source("train"), settings.train_count)

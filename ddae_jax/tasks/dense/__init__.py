@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import numpy as np
 from absl import logging
 
-from ddae_jax.errors import UserError
 from ddae_jax.experiment import Experiment, cell
 from ddae_jax.report import outcome
 from ddae_jax.runtime import parallel

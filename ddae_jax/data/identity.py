@@ -5,7 +5,9 @@ from ddae_jax.runtime import identity
 
 
 def of_source(source: Source) -> str:
-    """Returns a hash of a source: name, split, labels and images.
+    """Returns a hash of a source: split, labels and images.
+
+    Not of its name, which is that of a folder that can be moved.
 
     All images count where they are in memory; where they stream, `identity.SAMPLED` of
     them, evenly spread.
@@ -14,7 +16,6 @@ def of_source(source: Source) -> str:
     if images is None:
         images = source.read(identity.spread(len(source), identity.SAMPLED))
     return identity.of(
-        name=source.name,
         split=source.split,
         image_shape=source.image_shape,
         labels=source.labels,

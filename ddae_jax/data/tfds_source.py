@@ -162,7 +162,8 @@ def check_network(name: str) -> None:
 
     def reach(url):
         try:
-            with urllib.request.urlopen(url, timeout=_PATIENCE):
+            # An opener of its own: the shared one keeps the proxies of its first call.
+            with urllib.request.build_opener().open(url, timeout=_PATIENCE):
                 return True
         except urllib.error.HTTPError:
             return True  # an answer

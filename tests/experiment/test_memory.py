@@ -44,7 +44,7 @@ def test_training_that_does_not_fit_is_refused(denoiser, monkeypatch):
     monkeypatch.setattr(of_system, "available", lambda: state + kept)
     memory.check_training(denoiser, shape, 64)
     monkeypatch.setattr(of_system, "available", lambda: state + kept - 1)
-    with pytest.raises(UserError, match=r"64 images of 16x16x3 needs about .* MB") as e:
+    with pytest.raises(UserError, match=r"64 images of 16x16x3 needs about .* GB") as e:
         memory.check_training(denoiser, shape, 64)
     assert "lower it (up to about 57 fits)" in str(e.value)
     monkeypatch.setattr(of_system, "available", lambda: 1000)

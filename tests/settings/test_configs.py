@@ -10,7 +10,8 @@ import pytest
 from ddae_jax import main
 from ddae_jax.denoiser import Denoiser
 from ddae_jax.errors import UserError
-from ddae_jax.settings import config_files, schema
+from ddae_jax.experiment.memory import training_bytes
+from ddae_jax.settings import command_line, config_files, schema
 from ddae_jax.tasks import TASKS
 from tests.data import test_cifar as test_data_cifar
 from tests.data import test_folders as test_data_folders
@@ -23,6 +24,7 @@ TESTED = (
     "cifar10:test",
     "cifar100:test",
     "tiny_imagenet:test",
+    "image_folder:test",
 )
 
 
@@ -52,11 +54,20 @@ def write_tiny_imagenet(folder):
     (root / "val" / "val_annotations.txt").write_text("".join(lines))
 
 
+def write_image_folder(folder):
+    for label, name in enumerate(("ant", "bee", "cat")):
+        for number in range(30):
+            mode, seed = "L" if number % 7 == 0 else "RGB", 30 * label + number
+            picture = folder / name / f"{number}.png"
+            test_data_folders.save(picture, (40, 33), mode, seed)
+
+
 WRITERS = {
     "fashion_mnist": write_idx,
     "cifar10": lambda folder: test_data_cifar.write(folder, "cifar10", per_batch=12),
     "cifar100": lambda folder: test_data_cifar.write(folder, "cifar100", per_batch=400),
     "tiny_imagenet": write_tiny_imagenet,
+    "image_folder": write_image_folder,
 }
 
 
@@ -144,6 +155,34 @@ def test_cifar10_has_the_published_values(variant):
     denoiser = Denoiser(schema.build(config).network, schema.build(config).process)
     count = denoiser.parameter_count((32, 32, 3)) / 1e6
     assert count == pytest.approx(parameters, abs=0.06 if parameters < 40 else 0.03)
+
+
+@pytest.mark.parametrize("size", ["16", "32", "64", "128"])
+def test_image_folder_has_a_small_network_for_every_size(size):
+    config = load(f"image_folder:{size}")
+    settings = schema.build(config)
+    assert config.data.image_size == int(size)
+    denoiser = Denoiser(settings.network, settings.process)
+    assert denoiser.parameter_count((int(size), int(size), 3)) < 2e6
+    # The last level, where attention is, is of 8x8.
+    levels = config.network.attention
+    assert int(size) >> (len(levels) - 1) == 8 and levels[-1] and not any(levels[:-1])
+    shape = (int(size), int(size), 3)
+    assert sum(training_bytes(denoiser, shape, config.train.batch_size)) < 3e9
+
+
+def test_a_folder_names_its_run():
+    def parsed(*words):
+        argv = ["main", f"--config={CONFIGS / 'image_folder.py'}", *words]
+        return command_line.parse(argv, main.define_flags)
+
+    command = parsed("--config.data.folder=/photos/My birds (2024)/")
+    assert command.config.name == "My_birds_2024_"
+    assert command.workdir == pathlib.Path("runs/My_birds_2024_")
+    command = parsed("--config.data.folder=/photos/birds", "--config.name=mine")
+    assert command.workdir == pathlib.Path("runs/mine")
+    assert parsed("--config.data.folder=/").config.name == "image_folder"
+    assert parsed().config.name == "image_folder"
 
 
 def test_cifar10_without_a_variant_is_ddpm():

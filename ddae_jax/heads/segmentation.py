@@ -116,7 +116,7 @@ def loss(
 
 
 def standardise(features: dict[str, Grid], statistics: Statistics) -> dict[str, Grid]:
-    """Subtracts each channel's mean and divides by its deviation."""
+    """Subtracts each channel's mean and divides by its standard deviation."""
     return {
         name: (grid - statistics[name][0]) / statistics[name][1]
         for name, grid in features.items()

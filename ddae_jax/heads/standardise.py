@@ -9,7 +9,7 @@ def moments(
 ) -> tuple[Float[np.ndarray, "features"], Float[np.ndarray, "features"]]:
     """Mean and standard deviation of each feature, in float64.
 
-    The deviation is 1 where a feature is constant, up to rounding.
+    The standard deviation is 1 where a feature is constant, up to rounding.
     """
     mean = features.mean(axis=0, dtype=np.float64)
     scale = features.std(axis=0, dtype=np.float64)

@@ -116,7 +116,7 @@ class Running:
             x, y = (
                 np.concatenate(pair) for pair in zip(self._rest, (x, y), strict=True)
             )
-        # Two rows stay behind at least: a single last one would have no pair.
+        # At least two rows stay: a single last one would have no pair.
         full = max(len(x) - 2, 0) // self._batch_size * self._batch_size
         if full:
             self._measure(x[:full], y[:full])

@@ -55,7 +55,7 @@ class ScoreSums:
         )
 
     def score(self) -> Score:
-        """Returns the mean and the deviation over the parts.
+        """Returns the mean and the standard deviation over the parts.
 
         Raises:
           UserError: not all samples have arrived.

@@ -17,7 +17,7 @@ class Score:
     """Mean and standard deviation over the parts that a score is computed on."""
 
     mean: float
-    deviation: float
+    standard_deviation: float
 
 
 @dataclasses.dataclass(frozen=True)

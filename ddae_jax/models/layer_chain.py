@@ -71,13 +71,13 @@ class LayerChain:
       layers: from first to last.
       image_shape: (height, width, channels) of the images that it takes.
       mean: subtracted from pixels in [0, 255].
-      deviation: by which the difference is divided.
+      standard_deviation: by which the difference is divided.
     """
 
     layers: tuple[Layer, ...]
     image_shape: tuple[int, int, int]
     mean: float = 127.5
-    deviation: float = 127.5
+    standard_deviation: float = 127.5
 
     def __call__(
         self,
@@ -85,7 +85,7 @@ class LayerChain:
         images: UInt8[Array, "batch height width channels"],
     ) -> Float[Array, "batch features"]:
         """Returns the features of images in [0, 255]."""
-        x = (images.astype(jnp.float32) - self.mean) / self.deviation
+        x = (images.astype(jnp.float32) - self.mean) / self.standard_deviation
         return _apply(self.layers, tensors, x)
 
     def width(self, tensors: Mapping[str, Array | np.ndarray]) -> int:

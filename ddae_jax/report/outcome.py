@@ -1,4 +1,4 @@
-"""What an evaluation task leaves behind: NAME.json, NAME.txt and pictures.
+"""What an evaluation task leaves: NAME.json, NAME.txt and pictures.
 
 All tasks that evaluate write through here, so that the report shows each of them in
 the same way, those of other packages too.

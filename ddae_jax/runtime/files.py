@@ -101,7 +101,7 @@ def _check_mode(path, mode):
 def only_run_in(workdir: str | pathlib.Path) -> Iterator[None]:
     """Holds the lock of `workdir`, which it makes; process 0 alone holds it.
 
-    The system lets go of the lock when the process ends, however it ends. Unfinished
+    The system releases the lock when the process ends, however it ends. Unfinished
     files that a killed run has left are removed.
 
     Raises:

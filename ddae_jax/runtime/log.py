@@ -57,7 +57,7 @@ def _summary_writer() -> type:
 class Metrics:
     """Appends scalars to metrics.jsonl and to TensorBoard events; process 0 alone.
 
-    A resumed run drops the lines behind the step that it resumes from, so that every
+    A resumed run drops the lines after the step that it resumes from, so that every
     step stands there once.
     """
 

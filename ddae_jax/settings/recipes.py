@@ -9,7 +9,7 @@ def edm_songunet(config: ConfigDict, images: int, ncsnpp: bool = False) -> None:
     """NVlabs/edm's CIFAR-10 runs (Karras et al. 2022): DDPM++, or NCSN++.
 
     200 million images in batches of 512, Adam at 1e-3 after a ramp over 10 million
-    images, no limit on the gradient, dropout 0.13, EDM augmentation at 0.12 and no
+    images, no gradient clipping, dropout 0.13, EDM augmentation at 0.12 and no
     other flips. The published EMA has a half-life of 0.5 million images, in the first
     10 million of 5 % of the images seen; ours has the same cap and its own warm-up.
 
@@ -41,7 +41,7 @@ def edm2(
     """FutureXiang/edm2's configurations C and E (Karras et al. 2024, arXiv 2312.02696).
 
     Warm-up over 200 epochs; E (`weight_normalization`) decays with the square root of
-    the step from epoch 400 on. No limit on the gradient.
+    the step from epoch 400 on. No gradient clipping.
 
     Args:
       images: in the training set.

@@ -57,7 +57,7 @@ def write(
         "name": name,
         "image_shape": list(chain.image_shape),
         "mean": chain.mean,
-        "deviation": chain.deviation,
+        "standard_deviation": chain.standard_deviation,
         "layers": layer_chain.describe(chain.layers),
         "about": dict(about),
     }
@@ -104,9 +104,11 @@ def _parse(content) -> tuple[LayerChain, str, dict]:
         or not all(isinstance(size, int) and size > 0 for size in shape)
     ):
         raise UserError("image_shape must be [height, width, channels]")
-    numbers = [content.get(key, 127.5) for key in ("mean", "deviation")]
+    # Version 0.1 wrote "deviation".
+    spread = content.get("standard_deviation", content.get("deviation", 127.5))
+    numbers = [content.get("mean", 127.5), spread]
     if not all(isinstance(x, int | float) for x in numbers) or numbers[1] <= 0:
-        raise UserError("mean must be a number, deviation a positive one")
+        raise UserError("mean must be a number, standard_deviation a positive one")
     layers = layer_chain.parse(content.get("layers"))
     chain = LayerChain(layers, tuple(shape), *map(float, numbers))
     return chain, str(content.get("name", "unnamed")), dict(content.get("about") or {})

@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from benchmarks import deviations
+from benchmarks import golden_errors
 from benchmarks.networks import NAMED
 from ddae_jax.models import NETWORKS
 from ddae_jax.weights import families
@@ -16,7 +16,7 @@ DOCUMENT = pathlib.Path(__file__).parent.parent.parent / "docs" / "networks.md"
 
 def rows():
     lines = DOCUMENT.read_text().splitlines()
-    start = lines.index(deviations.HEADER) + 2
+    start = lines.index(golden_errors.HEADER) + 2
     table = [line for line in lines[start:] if line.startswith("|")]
     return {cells[0]: cells[1:] for cells in map(cells_of, table)}
 
@@ -53,6 +53,6 @@ def test_the_row_is_true(name):
 
 
 def test_the_table_is_replaced_and_nothing_else():
-    text = f"before\n\n{deviations.HEADER}\n|---|\n| old |\n\nafter\n"
-    new = deviations.replace_table(text, [deviations.HEADER, "| new |"])
-    assert new == f"before\n\n{deviations.HEADER}\n| new |\n\nafter\n"
+    text = f"before\n\n{golden_errors.HEADER}\n|---|\n| old |\n\nafter\n"
+    new = golden_errors.replace_table(text, [golden_errors.HEADER, "| new |"])
+    assert new == f"before\n\n{golden_errors.HEADER}\n| new |\n\nafter\n"

@@ -59,13 +59,13 @@ def test_kernel_distance_follows_its_definition():
     found = scores.kernel_distance(reference, generated, subset_size=20, subsets=3)
     expected = plain_kernel_distance(reference, generated)
     assert abs(found.mean / expected - 1) < 1e-9
-    assert found.deviation < 1e-6 * found.mean  # each subset is the whole set
+    assert found.standard_deviation < 1e-6 * found.mean  # each subset is the whole set
 
 
 def test_kernel_distance_is_unbiased_and_repeatable():
     draws = np.random.default_rng(1).standard_normal((400, 4))
     same = scores.kernel_distance(draws[:200], draws[200:], 50, 200)
-    assert abs(same.mean) < 3 * same.deviation / np.sqrt(20)
+    assert abs(same.mean) < 3 * same.standard_deviation / np.sqrt(20)
     assert same == scores.kernel_distance(draws[:200], draws[200:], 50, 200)
     assert same != scores.kernel_distance(draws[:200], draws[200:], 50, 200, seed=1)
 
@@ -79,7 +79,7 @@ def test_inception_score_follows_its_definition():
         expected.append(np.exp(np.mean(np.sum(p * np.log(p / p.mean(0)), axis=1))))
     found = scores.inception_score(logits, splits=2)
     assert abs(found.mean / np.mean(expected) - 1) < 1e-9
-    assert abs(found.deviation / np.std(expected) - 1) < 1e-6
+    assert abs(found.standard_deviation / np.std(expected) - 1) < 1e-6
 
 
 def test_inception_score_reaches_its_bounds():

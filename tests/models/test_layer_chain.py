@@ -147,7 +147,7 @@ def test_the_example_of_the_documentation_runs(tmp_path, monkeypatch, torch):
     [
         ({"format": "2"}, "format is not"),
         ({"image_shape": [8, 8]}, r"image_shape must be \[height, width, channels\]"),
-        ({"deviation": 0}, "deviation a positive one"),
+        ({"standard_deviation": 0}, "deviation a positive one"),
         ({"layers": "conv"}, "a list of layers"),
         ({"layers": [{"kind": "lstm"}]}, "unknown kind 'lstm'; known: conv, dense"),
         ({"layers": [{"kind": "relu", "slope": 1}]}, "no field 'slope'"),

@@ -169,7 +169,7 @@ def test_the_streamed_inception_score_is_that_of_all_logits(splits):
         sums = sums.add(logits[start:stop])
     ours, whole = sums.score(), inception_score(logits, splits)
     assert ours.mean == pytest.approx(whole.mean, rel=1e-12)
-    assert ours.deviation == pytest.approx(whole.deviation, abs=1e-12)
+    assert ours.standard_deviation == pytest.approx(whole.standard_deviation, abs=1e-12)
     with pytest.raises(UserError, match="42 samples for a score of 41"):
         sums.add(logits[:1])
     with pytest.raises(UserError, match="15 of 41 samples"):

@@ -138,7 +138,9 @@ def _other_metrics(experiment, measure, samples) -> tuple[list[tuple], dict]:
     fid, rows, facts = experiment.settings.fid, [], {}
     score = samples.collected.inception_score()
     if score is not None:
-        rows.append(("Inception score", score.mean, score.deviation, f"{samples.name}"))
+        rows.append(
+            ("Inception score", score.mean, score.standard_deviation, f"{samples.name}")
+        )
         facts["inception_score"] = dataclasses.asdict(score)
     real, fake = measure.reference.features, samples.collected.features()
     if real is None or fake is None:
@@ -152,7 +154,7 @@ def _other_metrics(experiment, measure, samples) -> tuple[list[tuple], dict]:
     kid = scores.kernel_distance(real, fake, size, fid.kid_subsets)
     of += f", {fid.kid_subsets} subsets of {size:,}"
     rows.append(("KID" if measure.network.classes else "kernel distance", kid.mean))
-    rows[-1] += (kid.deviation, of)
+    rows[-1] += (kid.standard_deviation, of)
     facts["kid"] = dataclasses.asdict(kid)
     return rows, facts
 

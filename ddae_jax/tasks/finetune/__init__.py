@@ -303,7 +303,7 @@ def _protocol(
         "flip": flip,
         "crop": crop,
         "optimizer": "AdamW, linear warm-up, cosine per step to 0",
-        "noise": "fresh every batch; in test one draw an image",
+        "noise": "fresh every batch; in test one draw per image",
         "weights": "EMA after the last epoch",
         "seed": experiment.settings.seed,
         "dtype": experiment.settings.dtype,

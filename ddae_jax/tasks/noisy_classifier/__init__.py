@@ -117,7 +117,7 @@ def _train_and_test(experiment, kind, job, train, test, times) -> None:
             "time_convention": "noise level"
             if settings.noisy_classifier.test_noise_levels
             else "published",
-            "noise": "one draw an image, the same at all times",
+            "noise": "one draw per image, the same at all times",
             "seed": settings.seed,
         },
         "trained_by": {

@@ -290,7 +290,7 @@ def protocol(
         "held_out_images": held_out_count,
         "test_images": test_count,
         "weights": "EMA",
-        "noise": "one draw an image, shared by all times; fresh in test",
+        "noise": "one draw per image, shared by all times; fresh in test",
         "time_convention": "noise level" if probe.noise_levels else "published",
         "concatenated": probe.concat or "nothing",
     }
@@ -298,7 +298,7 @@ def protocol(
         facts["draws"] = probe.draws
         if probe.draws > 1:
             facts["noise"] = (
-                f"mean features over {probe.draws} draws an image, shared by all "
+                f"mean features over {probe.draws} draws per image, shared by all "
                 "times; fresh in test"
             )
         head = FIXED_HEADS[probe.classifier](probe)

@@ -1,8 +1,8 @@
 """How far every network is from its golden file; writes the table of docs/networks.md.
 
-    python -m benchmarks.deviations [--write=docs/networks.md]
+    python -m benchmarks.golden_errors [--write=docs/networks.md]
 
-A deviation is the largest difference over the largest magnitude of what the published
+An error is the largest difference over the largest magnitude of what the published
 PyTorch code gives, over the outputs and all taps of a golden file, in float32.
 """
 
@@ -20,14 +20,14 @@ from tests.tools import golden_values
 
 WRITE = flags.DEFINE_string("write", None, "File whose table is brought up to date.")
 
-HEADER = "| network | parameters | golden file | largest deviation | import family |"
+HEADER = "| network | parameters | golden file | largest error | import family |"
 
 # The compiler's optimiser takes longer than the small networks run.
 _UNOPTIMIZED = {"xla_backend_optimization_level": 0}
 Arrays = Mapping[str, np.ndarray]
 
 
-def deviation(named: Named) -> float:
+def error_of(named: Named) -> float:
     """Compares the network of the golden file of `named` with it."""
     meta, arrays = golden_values.load(named.golden)
     arrays = {
@@ -96,7 +96,7 @@ def table() -> list[str]:
     measured = {}
     for named in NAMED.values():
         if named.golden not in measured:
-            measured[named.golden] = deviation(named)
+            measured[named.golden] = error_of(named)
             print(f"{named.golden:20s} {measured[named.golden]:.1e}", flush=True)
     return [
         HEADER,

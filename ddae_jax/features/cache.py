@@ -26,7 +26,7 @@ from jaxtyping import Float, PRNGKeyArray
 from ddae_jax.data.identity import of_source
 from ddae_jax.data.source import Source
 from ddae_jax.features.encode import Encode, encode_batches
-from ddae_jax.runtime import identity
+from ddae_jax.runtime import identity, log
 from ddae_jax.runtime.files import replacing
 
 # Rows of a chunk: what an interruption can cost, and what waits in memory.
@@ -85,7 +85,6 @@ def encode_set(
     """
     facts = {
         "model": cache.model,
-        "data": source.name,
         "split": source.split,
         "count": len(source),
         "images": of_source(source),
@@ -126,6 +125,7 @@ def encode_set(
             batches = encode_batches(
                 encoders, params, mesh, source, key, batch_size, start
             )
+            batches = log.told("features", count, batches)
             _write([paths[i] for i in at_times], batches, start, count, writes)
     _wait_for_all(str(folder))
     return [{name: _open(path) for name, path in at.items()} for at in paths]

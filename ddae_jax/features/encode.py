@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 from ddae_jax.data import augment, batches
 from ddae_jax.data.source import Source
 from ddae_jax.denoiser import Denoiser
-from ddae_jax.runtime import compiler, parallel
+from ddae_jax.runtime import compiler, log, parallel
 
 Images = Float[Array, "batch height width channels"]
 Times = Float[Array, ""] | Float[Array, "batch"] | float
@@ -317,25 +317,11 @@ def encode_set(
     """
     parts = [[] for _ in times]
     encoders = [(encode, time) for time in times]
-    for _, outputs in encode_batches(encoders, params, mesh, source, key, batch_size):
+    batches = encode_batches(encoders, params, mesh, source, key, batch_size)
+    for _, outputs in log.told("features", len(source), batches):
         for part, output in zip(parts, outputs, strict=True):
             part.append(output)
     return [
         {name: np.concatenate([p[name] for p in part]) for name in encode.names}
         for part in parts
     ]
-
-
-def extract_set(
-    denoiser: Denoiser,
-    params: dict,
-    mesh: Mesh,
-    source: Source,
-    taps: Sequence[str],
-    times: Sequence[float],
-    key: PRNGKeyArray,
-    batch_size: int,
-) -> list[dict[str, Float[np.ndarray, "count features"]]]:
-    """`encode_set` of a denoiser's pooled taps: one forward pass per image and time."""
-    encode = Encoder(denoiser, tuple(taps))
-    return encode_set(encode, params, mesh, source, times, key, batch_size)

@@ -4,6 +4,8 @@ import json
 import pathlib
 import sys
 import time
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,6 +16,7 @@ from rich import progress as rich_progress
 from ddae_jax.runtime.files import NO_SPACE, disk_is_full
 
 FILE = "metrics.jsonl"
+_SECONDS = 15  # of silence that nobody minds
 
 
 def to_stderr() -> None:
@@ -115,7 +118,7 @@ class Progress:
     def __init__(self, title: str, total: int, done: int = 0):
         terminal = console.Console(stderr=True)
         self._title, self._total, self._start = title, total, done
-        self._began = time.monotonic()
+        self._began = self._told = time.monotonic()
         self._bar = None
         if jax.process_index() == 0 and terminal.is_terminal:
             self._bar = rich_progress.Progress(
@@ -138,12 +141,18 @@ class Progress:
         if self._bar is not None:
             self._bar.update(self._task, completed=done)
 
+    def tick(self, done: int, note: str) -> None:
+        """`report`, but no log line within _SECONDS of the one before."""
+        if self._bar is not None or time.monotonic() - self._told >= _SECONDS:
+            self.report(done, note)
+
     def report(self, done: int, note: str) -> None:
         """Shows `note` beside the bar, or logs it with the time left."""
         if self._bar is not None:
             self._bar.update(self._task, completed=done, note=note)
             return
-        elapsed = time.monotonic() - self._began
+        self._told = time.monotonic()
+        elapsed = self._told - self._began
         left = elapsed / max(done - self._start, 1) * (self._total - done)
         logging.info(
             "%s %d/%d, %s left: %s", self._title, done, self._total, _clock(left), note
@@ -153,6 +162,21 @@ class Progress:
         """Leaves the terminal as it was."""
         if self._bar is not None:
             self._bar.stop()
+
+
+def told(
+    title: str, total: int, batches: Iterable[tuple[int, Any]]
+) -> Iterator[tuple[int, Any]]:
+    """Passes batches on, (index of the first image, what is of it), and tells how many
+    of `total` images are done."""
+    progress = None
+    for first, content in batches:
+        # The first batch compiles: what comes before it says nothing of the rest.
+        progress = progress or Progress(title, total, first)
+        progress.tick(first, "images")
+        yield first, content
+    if progress is not None:
+        progress.close()
 
 
 def _clock(seconds: float) -> str:

@@ -9,29 +9,7 @@ import pytest
 
 from ddae_jax.data import cifar_archive, sources
 from ddae_jax.errors import UserError
-
-
-def write(folder, name, protocol=2, per_batch=4):
-    """Writes an unpacked archive; returns the training images and labels."""
-    archive = cifar_archive.ARCHIVES[name]
-    folder = folder / archive.unpacked
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    classes = 10 if name == "cifar10" else 100
-    names = [f"class{number}".encode() for number in range(classes)]
-    meta = {archive.names_key.encode(): names}
-    (folder / archive.meta).write_bytes(pickle.dumps(meta, protocol))
-    images, labels = [], []
-    for batch in (*archive.batches["train"], *archive.batches["test"]):
-        pixels = rng.integers(0, 256, (per_batch, 3072), dtype=np.uint8)
-        chosen = rng.integers(0, classes, per_batch).tolist()
-        content = {b"data": pixels, archive.label_key.encode(): chosen}
-        (folder / batch).write_bytes(pickle.dumps(content, protocol))
-        if batch in archive.batches["train"]:
-            images.append(pixels)
-            labels += chosen
-    images = np.concatenate(images).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    return images, labels
+from tests.tools.data_files import write_cifar
 
 
 def pack(folder, name):
@@ -49,7 +27,7 @@ def pack(folder, name):
 @pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("protocol", [2, 5])
 def test_reads_packed_and_unpacked(tmp_path, name, packed, protocol):
-    images, labels = write(tmp_path, name, protocol)
+    images, labels = write_cifar(tmp_path, name, protocol)
     if packed:
         pack(tmp_path, name)
     train = sources.load(name, "train", folder=str(tmp_path))
@@ -60,7 +38,7 @@ def test_reads_packed_and_unpacked(tmp_path, name, packed, protocol):
 
 
 def test_folder_may_be_the_batches_or_the_archive_itself(tmp_path):
-    write(tmp_path, "cifar10")
+    write_cifar(tmp_path, "cifar10")
     inside = tmp_path / "cifar-10-batches-py"
     assert len(sources.load("cifar10", "train", folder=str(inside))) == 20
     path = pack(tmp_path, "cifar10")
@@ -83,7 +61,7 @@ class Harmful:
 
 @pytest.mark.parametrize("protocol", [0, 2, 5])
 def test_malicious_pickle_is_refused(tmp_path, protocol):
-    write(tmp_path, "cifar10")
+    write_cifar(tmp_path, "cifar10")
     path = tmp_path / "cifar-10-batches-py" / "data_batch_3"
     marker = tmp_path / "harm"
     path.write_bytes(pickle.dumps({b"data": Harmful(marker)}, protocol))
@@ -128,7 +106,7 @@ def test_other_callables_are_refused(content):
     ],
 )
 def test_damaged_batches_are_named(tmp_path, content, message):
-    write(tmp_path, "cifar10")
+    write_cifar(tmp_path, "cifar10")
     path = tmp_path / "cifar-10-batches-py" / "data_batch_2"
     path.write_bytes(content)
     with pytest.raises(UserError, match=message) as error:
@@ -137,7 +115,7 @@ def test_damaged_batches_are_named(tmp_path, content, message):
 
 
 def test_missing_batch_and_truncated_archive_are_named(tmp_path):
-    write(tmp_path, "cifar10")
+    write_cifar(tmp_path, "cifar10")
     (tmp_path / "cifar-10-batches-py" / "data_batch_4").unlink()
     with pytest.raises(UserError, match="data_batch_4: cannot be read"):
         sources.load("cifar10", "train", folder=str(tmp_path))

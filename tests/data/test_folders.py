@@ -9,14 +9,7 @@ from PIL import Image
 from ddae_jax.data import image_folder, sources
 from ddae_jax.errors import UserError
 from ddae_jax.runtime import memory
-
-
-def save(path, size=(6, 6), mode="RGB", seed=0):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    shape = (size[1], size[0]) if mode == "L" else (size[1], size[0], len(mode))
-    pixels = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
-    Image.fromarray(pixels, mode).save(path)
-    return pixels
+from tests.tools.data_files import save_image
 
 
 @pytest.fixture
@@ -24,7 +17,9 @@ def folder(tmp_path):
     for split in ("train", "test"):
         for label, name in enumerate(("ant", "bee", "cat")):
             for number in range(3):
-                save(tmp_path / split / name / f"{number}.png", seed=3 * label + number)
+                save_image(
+                    tmp_path / split / name / f"{number}.png", seed=3 * label + number
+                )
     return tmp_path
 
 
@@ -52,7 +47,7 @@ def test_resize_and_centre_crop(folder):
     picture = np.zeros((10, 20, 3), np.uint8)
     picture[:, 5:15] = (250, 100, 0)
     Image.fromarray(picture).save(path)
-    save(folder / "train" / "bee" / "0.png", (3, 9))
+    save_image(folder / "train" / "bee" / "0.png", (3, 9))
     train = sources.load("image_folder", "train", folder=str(folder), image_size=5)
     assert train.image_shape == (5, 5, 3)
     np.testing.assert_array_equal(train.images[0, 2, 2], (250, 100, 0))
@@ -61,7 +56,7 @@ def test_resize_and_centre_crop(folder):
 @pytest.mark.parametrize("resident_bytes", [0, 10_000])
 def test_mixed_sizes_are_named(folder, resident_bytes):
     wrong = folder / "train" / "bee" / "2.png"
-    save(wrong, (6, 7))
+    save_image(wrong, (6, 7))
     with pytest.raises(
         UserError, match=r"7x6 pixels, but .* has 6x6; set image_size"
     ) as e:
@@ -73,7 +68,7 @@ def test_mixed_sizes_are_named(folder, resident_bytes):
 
 def test_channels_are_converted_only_when_asked(folder):
     wrong = folder / "train" / "cat" / "0.png"
-    grey = save(wrong, mode="L")
+    grey = save_image(wrong, mode="L")
     with pytest.raises(UserError, match=r"1 channels, but .* has 3; set channels") as e:
         sources.load("image_folder", "train", folder=str(folder))
     assert str(wrong) in str(e.value)
@@ -86,7 +81,7 @@ def test_channels_are_converted_only_when_asked(folder):
 
 def test_alpha_is_an_error_unless_asked(folder):
     wrong = folder / "train" / "ant" / "1.png"
-    save(wrong, mode="RGBA")
+    save_image(wrong, mode="RGBA")
     with pytest.raises(UserError, match="colour mode RGBA is neither") as error:
         sources.load("image_folder", "train", folder=str(folder))
     assert str(wrong) in str(error.value)
@@ -130,7 +125,7 @@ def test_structure_errors_are_named(folder):
     (folder / "train" / "dog" / "notes.txt").write_text("no image")
     assert error() == f"{folder / 'train' / 'dog'}: class folder without images"
     shutil.rmtree(folder / "train" / "dog")
-    save(folder / "test" / "elk" / "0.png")
+    save_image(folder / "test" / "elk" / "0.png")
     assert error("test").startswith(f"{folder / 'test' / 'elk'}: no such class")
     shutil.rmtree(folder / "test")
     assert "holds no folder test or val" in error("test")
@@ -146,10 +141,12 @@ def tiny(tmp_path):
     lines = []
     for label, name in enumerate(("n02", "n01")):
         for number in range(2):
-            save(root / "train" / name / "images" / f"{name}_{number}.JPEG", (8, 8))
+            save_image(
+                root / "train" / name / "images" / f"{name}_{number}.JPEG", (8, 8)
+            )
             file = f"val_{2 * label + number}.JPEG"
             mode = "L" if number else "RGB"
-            save(root / "val" / "images" / file, (8, 8), mode)
+            save_image(root / "val" / "images" / file, (8, 8), mode)
             lines.append(f"{file}\t{name}\t0\t0\t7\t7\n")
     (root / "val" / "val_annotations.txt").write_text("".join(lines))
     (root / "words.txt").write_text("n01\tgoldfish\nn09\telse\n")
@@ -200,7 +197,7 @@ def test_tiny_imagenet_errors(tiny):
 def unsplit(tmp_path):
     for label, name in enumerate(("ant", "bee", "cat")):
         for number in range(10):
-            save(
+            save_image(
                 tmp_path / "Insects" / name / f"{number}.png", seed=10 * label + number
             )
     return tmp_path / "Insects"
@@ -224,7 +221,7 @@ def test_a_folder_of_classes_is_split_for_good(unsplit, tmp_path, caplog):
     assert len(seen | unseen) == 30 and not seen & unseen
     # A copy elsewhere, with a class more, is split alike.
     shutil.copytree(unsplit, tmp_path / "copy")
-    save(tmp_path / "copy" / "dog" / "0.png", seed=77)
+    save_image(tmp_path / "copy" / "dog" / "0.png", seed=77)
     (train, _), (seen_again, unseen_again) = both(tmp_path / "copy")
     assert unseen_again == unseen and seen < seen_again
     assert train.class_names[3] == "dog" and np.bincount(train.labels)[3] == 1
@@ -241,7 +238,7 @@ FIFTH_OF_ANTS = ["4", "6"]
 
 def test_folders_that_cannot_be_split(tmp_path):
     for name in ("ant", "bee"):
-        save(tmp_path / name / "0.png")
+        save_image(tmp_path / name / "0.png")
     with pytest.raises(UserError, match="every class has one image"):
         sources.load("image_folder", "train", folder=str(tmp_path))
     shutil.rmtree(tmp_path / "ant")

@@ -8,14 +8,9 @@ import pytest
 
 from ddae_jax.data import idx, sources
 from ddae_jax.errors import UserError
+from tests.tools.data_files import encode_idx
 
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
-
-
-def encode(array, type_code=8):
-    header = bytes([0, 0, type_code, array.ndim])
-    sides = np.array(array.shape, ">u4").tobytes()
-    return header + sides + array.astype(np.uint8).tobytes()
 
 
 @pytest.fixture
@@ -27,7 +22,7 @@ def arrays():
 @pytest.fixture
 def folder(tmp_path, arrays):
     for name, array in zip((IMAGES, LABELS), arrays, strict=True):
-        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(encode(array)))
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(encode_idx(array)))
     return tmp_path
 
 
@@ -49,8 +44,8 @@ def test_reads_raw_and_gzip(folder, arrays, packed, name):
 
 def test_reads_rgb_images(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (4, 3, 3, 3), dtype=np.uint8)
-    (tmp_path / "train-images-idx4-ubyte").write_bytes(encode(images))
-    (tmp_path / LABELS).write_bytes(encode(np.arange(4)))
+    (tmp_path / "train-images-idx4-ubyte").write_bytes(encode_idx(images))
+    (tmp_path / LABELS).write_bytes(encode_idx(np.arange(4)))
     loaded = sources.load("idx", "train", folder=str(tmp_path))
     np.testing.assert_array_equal(loaded.images, images)
 
@@ -80,12 +75,16 @@ def damage(folder, name, change):
         (LABELS, lambda data: gzip.compress(b"\0\0\x08\x01\0"), "header"),
         (
             LABELS,
-            lambda data: gzip.compress(encode(np.zeros(6))),
+            lambda data: gzip.compress(encode_idx(np.zeros(6))),
             "6 labels, but .*images-idx3-ubyte.gz has 7 images",
         ),
-        (LABELS, lambda data: gzip.compress(encode(np.zeros((7, 1, 1)))), "label each"),
-        (LABELS, lambda data: gzip.compress(encode(np.full(7, 12))), "label 12"),
-        (IMAGES, lambda data: gzip.compress(encode(np.zeros((7, 5)))), "shape"),
+        (
+            LABELS,
+            lambda data: gzip.compress(encode_idx(np.zeros((7, 1, 1)))),
+            "label each",
+        ),
+        (LABELS, lambda data: gzip.compress(encode_idx(np.full(7, 12))), "label 12"),
+        (IMAGES, lambda data: gzip.compress(encode_idx(np.zeros((7, 5)))), "shape"),
     ],
 )
 def test_damaged_files_are_named(folder, file, change, message):

@@ -12,11 +12,17 @@ from ddae_jax.denoiser import Denoiser
 from ddae_jax.diffusion.ddpm import DDPM
 from ddae_jax.diffusion.edm import EDM
 from ddae_jax.errors import UserError
-from ddae_jax.features.encode import example_noise, extract, extract_set, pool
+from ddae_jax.features.encode import (
+    Encoder,
+    encode_set,
+    example_noise,
+    extract,
+    pool,
+)
 from ddae_jax.models.unet import UNet
 from ddae_jax.runtime import parallel
-from tests.diffusion.test_golden_processes import NETWORK, TAPS, official
 from tests.tools import golden_values
+from tests.tools.golden_processes import NETWORK, TAPS, official
 
 
 @pytest.mark.parametrize(
@@ -89,9 +95,9 @@ def test_a_set_is_encoded_image_by_image_whatever_the_batch():
         "noise", "test", images, labels, "ab", resident_bytes=0
     )
     key, taps, times = jax.random.key(5), ("out_1", "out_2"), (1.0, 300.0)
-    mesh = parallel.make_mesh()
-    four = extract_set(denoiser, params, mesh, resident, taps, times, key, 4)
-    eight = extract_set(denoiser, params, mesh, streamed, taps, times, key, 8)
+    mesh, encoder = parallel.make_mesh(), Encoder(denoiser, taps)
+    four = encode_set(encoder, params, mesh, resident, times, key, 4)
+    eight = encode_set(encoder, params, mesh, streamed, times, key, 8)
     x0 = jnp.asarray(images, jnp.float32) / 127.5 - 1
     noise = example_noise(key, jnp.arange(11), (8, 8, 1))
     once = jax.jit(

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import safetensors.numpy
 from PIL import Image
 
 import ddae_jax
@@ -19,20 +18,13 @@ from ddae_jax.features.encode import Encoder, example_noise
 from ddae_jax.features.latents import LatentEncoder, Latents, in_pieces, resize
 from ddae_jax.models.vae import AutoencoderKL
 from ddae_jax.runtime.random import stream
-from ddae_jax.settings import command_line, saved
+from ddae_jax.settings import command_line, saved, schema
 from ddae_jax.tasks import sample
 from tests.tools import golden_values
 from tests.tools.experiments import experiment_of
 
 CONFIG = pathlib.Path(__file__).parent.parent.parent / "configs" / "dit_transfer.py"
 SCALE = 0.18215
-
-
-def write_golden(folder, name):
-    state = golden_values.state(golden_values.load(name)[0])
-    path = folder / f"{name}.safetensors"
-    safetensors.numpy.save_file(state, path)
-    return path
 
 
 def run(*flags):
@@ -50,7 +42,7 @@ def workdir(tmp_path_factory):
         run(
             "--task=import",
             f"--workdir={root / 'w'}",
-            f"--config.import_weights.path={write_golden(root, name)}",
+            f"--config.import_weights.path={golden_values.write_weights(root, name)}",
             *extra,
         )
     return root / "w"

@@ -11,13 +11,11 @@ from ddae_jax import main
 from ddae_jax.denoiser import Denoiser
 from ddae_jax.errors import UserError
 from ddae_jax.experiment.memory import training_bytes
-from ddae_jax.settings import command_line, config_files, schema
+from ddae_jax.settings import command_line, schema
 from ddae_jax.tasks import TASKS
-from tests.data import test_cifar as test_data_cifar
-from tests.data import test_folders as test_data_folders
-from tests.data import test_idx as test_data_idx
+from tests.tools import data_files
+from tests.tools.configs import CONFIGS, load
 
-CONFIGS = pathlib.Path(__file__).parent.parent.parent / "configs"
 TESTED = (
     "digits:test",
     "fashion_mnist:test",
@@ -34,7 +32,7 @@ def write_idx(folder):
         images = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
         files = {"images-idx3": images, "labels-idx1": np.arange(count) % 10}
         for name, array in files.items():
-            content = test_data_idx.encode(array)
+            content = data_files.encode_idx(array)
             (folder / f"{split}-{name}-ubyte").write_bytes(content)
 
 
@@ -45,11 +43,11 @@ def write_tiny_imagenet(folder):
     for label, name in enumerate(f"n{number:02}" for number in range(20)):
         for i in range(20):
             picture = root / "train" / name / "images" / f"{name}_{i}.JPEG"
-            test_data_folders.save(picture, (64, 64), seed=20 * label + i)
+            data_files.save_image(picture, (64, 64), seed=20 * label + i)
         for i in range(4):
             file = f"val_{4 * label + i}.JPEG"
             picture = root / "val" / "images" / file
-            test_data_folders.save(picture, (64, 64), "L" if i else "RGB", 999 + i)
+            data_files.save_image(picture, (64, 64), "L" if i else "RGB", 999 + i)
             lines.append(f"{file}\t{name}\t0\t0\t63\t63\n")
     (root / "val" / "val_annotations.txt").write_text("".join(lines))
 
@@ -59,21 +57,18 @@ def write_image_folder(folder):
         for number in range(30):
             mode, seed = "L" if number % 7 == 0 else "RGB", 30 * label + number
             picture = folder / name / f"{number}.png"
-            test_data_folders.save(picture, (40, 33), mode, seed)
+            data_files.save_image(picture, (40, 33), mode, seed)
 
 
 WRITERS = {
     "fashion_mnist": write_idx,
-    "cifar10": lambda folder: test_data_cifar.write(folder, "cifar10", per_batch=12),
-    "cifar100": lambda folder: test_data_cifar.write(folder, "cifar100", per_batch=400),
+    "cifar10": lambda folder: data_files.write_cifar(folder, "cifar10", per_batch=12),
+    "cifar100": lambda folder: data_files.write_cifar(
+        folder, "cifar100", per_batch=400
+    ),
     "tiny_imagenet": write_tiny_imagenet,
     "image_folder": write_image_folder,
 }
-
-
-def load(given):
-    name, _, variant = given.partition(":")
-    return config_files.load(f"{CONFIGS / name}.py:{variant}")
 
 
 @pytest.mark.parametrize("given", TESTED)

@@ -9,7 +9,7 @@ import pytest
 
 from ddae_jax.settings import schema
 from ddae_jax.train import state as train_state
-from tests.settings.test_configs import load
+from tests.tools.configs import load
 from tests.tools.experiments import experiment_of
 
 # batch, steps, warm-up, decay from, rate, EMA, dropout, flips, augmentation, parameters

@@ -25,7 +25,7 @@ from ddae_jax.tasks.finetune import saved as finetune_saved
 from ddae_jax.train import folders
 from ddae_jax.weights import folder as weights_folder
 from tests.conftest import ROOT
-from tests.features import test_latents
+from tests.tools import golden_values
 from tests.tools import runs as run_tools
 from tests.tools.experiments import experiment_of
 
@@ -273,7 +273,7 @@ def test_a_denoiser_of_latents_is_trained_through_its_autoencoder(tmp_path):
         ("dit_small", "--config.import_weights.heads=4"),
         ("vae_small",),
     ]:
-        path = test_latents.write_golden(tmp_path, name)
+        path = golden_values.write_weights(tmp_path, name)
         flags = ("--task=import", f"--config.import_weights.path={path}", *extra)
         main.run(["main", workdir, *flags])
     settings = {"batch_size": 8, "train_count": 16, "test_count": 8, "epochs": 1}

@@ -1,7 +1,6 @@
 """Classifiers of noisy images: times, schedules, training."""
 
 import dataclasses
-import functools
 import json
 import subprocess
 import sys
@@ -12,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddae_jax.data import digits
 from ddae_jax.data import source as data_source
 from ddae_jax.diffusion import PROCESSES
 from ddae_jax.heads.mlp import NoisyMLP
@@ -25,6 +23,7 @@ from ddae_jax.train.loop import Diverged
 from ddae_jax.train.optimizers import Adam, CosineAfterWarmup
 from tests.tools import runs as run_tools
 from tests.tools.encoders import OneFeature
+from tests.tools.probes import digit_parts
 
 DDPM, EDM = PROCESSES["ddpm"](), PROCESSES["edm"]()
 KEY = jax.random.key(0)
@@ -93,15 +92,6 @@ def test_the_schedule_is_the_published_one():
 def noisy_pixels(x0, noise, time):
     """Features without a denoiser: the noisy image itself."""
     return DDPM.add_noise(x0, noise, time).reshape(len(x0), -1)
-
-
-@functools.cache
-def digit_parts():
-    options = dict(folder=None, image_size=None, channels=None)
-    return [
-        digits.load(split, resident_bytes=1 << 30, **options)
-        for split in ("train", "test")
-    ]
 
 
 def make_training(learning_rate=4e-3, steps=200, **options):

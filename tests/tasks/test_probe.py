@@ -1,68 +1,23 @@
 """The probe task: what it writes, how it chooses, what it refuses."""
 
 import dataclasses
-import functools
 import json
 
 import jax
 import numpy as np
 import pytest
 
-from ddae_jax.data import digits
 from ddae_jax.data import source as data_source
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import Experiment
 from ddae_jax.experiment.trained import Trained
 from ddae_jax.features.encode import Pixels
-from ddae_jax.runtime import checkpoint, parallel
-from ddae_jax.runtime.files import write_json
-from ddae_jax.settings import schema
+from ddae_jax.runtime import parallel
 from ddae_jax.tasks import probe
 from ddae_jax.tasks.probe import data as probe_data
 from ddae_jax.tasks.probe.adam import AdamProbe, training_inputs
-from ddae_jax.train import state as train_state
 from tests.tools.experiments import experiment_of
-
-
-def make_config(process="ddpm"):
-    sampler = {"ddpm": "ddim", "edm": "heun"}[process]
-    config = schema.default(process=process, sampler=sampler)
-    config.data.name = "digits"
-    config.network.image_channels = 1
-    config.network.channels = 32
-    config.network.channel_multipliers = (1,)
-    config.network.attention = (False,)
-    config.network.blocks = 1
-    config.probe.classifier = "logistic"
-    config.probe.times = (1, 300)
-    config.probe.taps = ("out_2", "out_1")
-    config.probe.batch_size = 128
-    config.probe.train_count = 600
-    config.probe.test_count = 200
-    return config
-
-
-@pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-    """Holds a checkpoint of step 3; its weights are random, unlike `untrained`'s."""
-    folder = tmp_path_factory.mktemp("run")
-    config = make_config()
-    write_json(folder / "data.json", {"image_shape": [8, 8, 1], "class_count": 10})
-    recipe = experiment_of(config).train_step(10)
-    init = train_state.create(recipe.denoiser, recipe.optimizer, (8, 8, 1))
-    state = jax.jit(init)(jax.random.key(7))
-    with checkpoint.manager(folder, checkpoint.Keep()) as checkpoints:
-        checkpoint.save(checkpoints, 3, state, 0.5)
-    return folder
-
-
-@functools.cache
-def digit_parts():
-    options = dict(folder=None, image_size=None, channels=None)
-    return [
-        digits.load(split, resident_bytes=1 << 30, **options)
-        for split in ("train", "test")
-    ]
+from tests.tools.probes import digit_parts, make_config
 
 
 def run(config, workdir):
@@ -70,11 +25,11 @@ def run(config, workdir):
     return json.loads((workdir / "probe.json").read_text())
 
 
-def test_the_converged_probe_chooses_on_held_out_images(workdir, caplog):
+def test_the_converged_probe_chooses_on_held_out_images(probe_workdir, caplog):
     config = make_config()
     config.probe.seeds = 2
     with caplog.at_level("INFO"):
-        report = run(config, workdir)
+        report = run(config, probe_workdir)
     assert report["step"] == 3 and report["seeds"] == [0, 1]
     counts = report["protocol"]
     assert counts["train_images"] == 600
@@ -108,26 +63,26 @@ def test_the_converged_probe_chooses_on_held_out_images(workdir, caplog):
     assert untrained["cells"] != cells
     assert report["baselines"]["pixels"]["chosen"]["test"] > 0.9
 
-    text = (workdir / "probe.txt").read_text()
+    text = (probe_workdir / "probe.txt").read_text()
     assert text.count(" *\n") == 3 and "biased upwards" in text
-    assert (workdir / "probe.png").read_bytes().startswith(b"\x89PNG")
+    assert (probe_workdir / "probe.png").read_bytes().startswith(b"\x89PNG")
     assert "probe of step 3: test accuracy" in caplog.messages[-1]
     assert "\n" not in caplog.messages[-1]
 
 
-def test_a_cell_of_the_published_protocol_has_the_value_it_has_alone(workdir):
+def test_a_cell_of_the_published_protocol_has_the_value_it_has_alone(probe_workdir):
     config = make_config()
     config.probe.classifier = "adam"
     config.probe.epochs = 2
     config.probe.crop = 1
-    grid = run(config, workdir)
+    grid = run(config, probe_workdir)
     assert grid["protocol"]["epochs"] == 2
     assert grid["chosen"]["standard_error"] is None
     config.probe.taps = ("out_2",)
     config.probe.times = ()
     config.probe.noise_levels = (1.0, 1e-2)
     config.probe.baselines = False
-    alone = run(config, workdir)
+    alone = run(config, probe_workdir)
     assert alone["baselines"] == {}
     assert alone["cells"][0]["noise_level"] == pytest.approx(1, rel=0.01)
     assert alone["cells"][1]["time"] == 1
@@ -190,13 +145,13 @@ def test_training_images_are_augmented_and_noised_by_their_place():
     ],
 )
 def test_what_cannot_be_measured_is_refused(
-    workdir, process, field, value, message, monkeypatch
+    probe_workdir, process, field, value, message, monkeypatch
 ):
     config = make_config(process)
     config.probe[field] = value
     monkeypatch.setattr(Experiment, "trained", restored)
     with pytest.raises(UserError, match=message) as raised:
-        probe.run(experiment_of(config, workdir))
+        probe.run(experiment_of(config, probe_workdir))
     assert "\n" not in str(raised.value)
 
 
@@ -205,7 +160,7 @@ def restored(self, step=None):
     return Trained(self.denoiser, {}, 3, (8, 8, 1), self.mesh)
 
 
-def test_sources_that_do_not_fit_are_refused(workdir):
+def test_sources_that_do_not_fit_are_refused(probe_workdir):
     train, test = digit_parts()
     one = data_source.subset(train, np.flatnonzero(train.labels == 3))
     with pytest.raises(UserError, match="digits are of one class"):

@@ -16,14 +16,10 @@ from ddae_jax.tasks.probe import data as probe_data
 from ddae_jax.tasks.probe import fixed as probe_fixed
 from ddae_jax.tasks.probe import grid as probe_grid
 from ddae_jax.tasks.probe.adam import AdamProbe
-from tests.tasks.test_probe import (
-    digit_parts,
-    make_config,
-    workdir,  # noqa: F401
-)
 from tests.tools import runs as run_tools
 from tests.tools.encoders import OneFeature
 from tests.tools.experiments import experiment_of
+from tests.tools.probes import digit_parts, make_config
 
 
 def run(folder, *fields, task="probe", tiny=run_tools.TINY):
@@ -47,9 +43,9 @@ def refused(folder, capsys, *fields):
 ALONE = "probe.baselines=False"
 
 
-def test_every_classifier_runs_beside_the_others(workdir, tmp_path):  # noqa: F811
+def test_every_classifier_runs_beside_the_others(probe_workdir, tmp_path):
     folder = tmp_path / "run"
-    shutil.copytree(workdir, folder)
+    shutil.copytree(probe_workdir, folder)
     main_probe = run(folder, ALONE)  # logistic, from the digits' config
     assert main_probe["protocol"]["classifier"] == "logistic"
     found = {
@@ -101,9 +97,9 @@ def test_every_classifier_runs_beside_the_others(workdir, tmp_path):  # noqa: F8
         assert f"{100 * report['chosen']['test']:.1f} %" in page
 
 
-def test_joined_cells_are_those_features_side_by_side(workdir, tmp_path):  # noqa: F811
+def test_joined_cells_are_those_features_side_by_side(probe_workdir, tmp_path):
     folder = tmp_path / "run"
-    shutil.copytree(workdir, folder)
+    shutil.copytree(probe_workdir, folder)
     ridge = ("probe.classifier=ridge", ALONE, "probe.seeds=1")
     names = {}
     for concat in ("taps", "times", "both"):
@@ -152,9 +148,9 @@ def test_adam_learns_from_joined_features(tmp_path):
     assert list(found) == ["pixels"] and found["pixels"] > 0.7
 
 
-def test_draws_are_averaged_with_and_without_files(workdir, tmp_path):  # noqa: F811
+def test_draws_are_averaged_with_and_without_files(probe_workdir, tmp_path):
     folder = tmp_path / "run"
-    shutil.copytree(workdir, folder)
+    shutil.copytree(probe_workdir, folder)
     fields = ("probe.classifier=ridge", ALONE, "probe.seeds=1", "probe.times=(300,)")
     one = run(folder, *fields)
     with_files = run(folder, *fields, "probe.draws=3")
@@ -190,9 +186,9 @@ def test_the_mean_is_over_fresh_noise():
     assert found.dtype == np.float32
 
 
-def test_a_fraction_of_the_labels(workdir, tmp_path):  # noqa: F811
+def test_a_fraction_of_the_labels(probe_workdir, tmp_path):
     folder = tmp_path / "run"
-    shutil.copytree(workdir, folder)
+    shutil.copytree(probe_workdir, folder)
     fields = (ALONE, "probe.classifier=ridge", "probe.train_count=0")
     few = run(folder, *fields, "probe.label_fraction=0.05")
     counts = few["protocol"]
@@ -246,14 +242,14 @@ def test_a_fraction_of_the_labels(workdir, tmp_path):  # noqa: F811
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(
-    workdir,  # noqa: F811
+    probe_workdir,
     tmp_path,
     capsys,
     fields,
     message,
 ):
     folder = tmp_path / "run"
-    shutil.copytree(workdir, folder)
+    shutil.copytree(probe_workdir, folder)
     fields = [f"probe.{field}" for field in fields]
     line = refused(folder, capsys, ALONE, "probe.cache=False", *fields)
     assert line.removeprefix("config.probe.").startswith(message)

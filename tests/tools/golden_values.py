@@ -4,6 +4,7 @@ import json
 import pathlib
 
 import numpy as np
+import safetensors.numpy
 
 from tests.golden import weights
 
@@ -32,3 +33,10 @@ def relative_error(ours: np.ndarray, theirs: np.ndarray) -> float:
     theirs = np.asarray(theirs, np.float64)
     difference = np.abs(np.asarray(ours, np.float64) - theirs)
     return float(difference.max() / np.abs(theirs).max())
+
+
+def write_weights(folder: pathlib.Path, name: str) -> pathlib.Path:
+    """Writes the weights of a golden file as safetensors; returns the path."""
+    path = folder / f"{name}.safetensors"
+    safetensors.numpy.save_file(state(load(name)[0]), path)
+    return path

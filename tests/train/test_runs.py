@@ -14,7 +14,7 @@ import pytest
 from ddae_jax import main
 from ddae_jax.errors import UserError
 from ddae_jax.runtime import log
-from tests.data import test_idx as test_data_idx
+from tests.tools import data_files
 from tests.tools import runs as run_tools
 
 STEPS = 12
@@ -33,7 +33,7 @@ def images():
         files = {"images-idx3": pictures, "labels-idx1": np.arange(count) % 10}
         for name, array in files.items():
             path = pathlib.Path(DATA.name) / f"{split}-{name}-ubyte"
-            path.write_bytes(test_data_idx.encode(array))
+            path.write_bytes(data_files.encode_idx(array))
 
 
 def pretrain(workdir, steps, *flags):

@@ -18,7 +18,7 @@ from ddae_jax.metrics import frechet
 from ddae_jax.metrics.frechet import FeatureSums, Statistics
 from ddae_jax.metrics.inception_score import ScoreSums, score_sums
 from ddae_jax.metrics.scores import Score
-from ddae_jax.runtime import compiler, parallel
+from ddae_jax.runtime import compiler, log, parallel
 from ddae_jax.tasks.fid.feature_network import FeatureNetwork, NetworkOutputs
 
 Images = UInt8[Array, "batch height width channels"]
@@ -150,6 +150,7 @@ def collect(
     batches: Iterable[Images],
     collected: Collected,
     report: Callable[[Collected], None] | None = None,
+    what: str = "images",
 ) -> Collected:
     """Adds the features of batches to `collected` until it has all images.
 
@@ -159,13 +160,15 @@ def collect(
       extract: of `extractor`.
       batches: begin at image `collected.count`; what is beyond its total is filling.
       report: is told now and then, after some images.
+      what: the images are, for people.
 
     Raises:
       UserError: a feature that is not finite, or too few images.
     """
     count, scored = collected.total, collected.scores is not None
     waiting, block = [], []
-    done = collected.count
+    done = fetched = collected.count
+    progress = log.Progress("fid", count, done)
 
     def flush(collected):
         features, logits = zip(*block, strict=True)
@@ -177,9 +180,12 @@ def collect(
         return collected
 
     def fetch(outputs, valid):
+        nonlocal fetched
         features, logits = outputs.features, outputs.score_logits if scored else None
         features, logits = parallel.on_host((features, logits))
         block.append((features[:valid], logits[:valid] if scored else None))
+        fetched += valid
+        progress.tick(fetched, what)
 
     for images in batches:
         valid = min(len(images), count - done)
@@ -195,6 +201,7 @@ def collect(
         fetch(outputs, valid)
     if block:
         collected = flush(collected)
+    progress.close()
     if collected.count != count:
         raise UserError(f"{collected.count} images instead of {count}")
     return collected

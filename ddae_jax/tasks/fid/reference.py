@@ -173,7 +173,7 @@ def _of_images(experiment, images, network, extract, mesh, cache) -> Reference:
                 source, mesh, experiment.settings.fid.batch_size
             ),
             fid_features.start(network, len(source), keep),
-            lambda so_far: logging.info("fid: %d of %d", so_far.count, len(source)),
+            what="images of the reference",
         )
         statistics, features = collected.statistics(), collected.features()
         if jax.process_index() == 0:

@@ -148,12 +148,11 @@ def drawn(
 
     def report(so_far):
         nonlocal saved
-        logging.info("fid: %d of %d samples", so_far.count, count)
         if clock.monotonic() - saved > _SAVE_SECONDS and jax.process_index() == 0:
             _save(partial, identity, so_far, np.stack(shown))
             saved = clock.monotonic()
 
-    collected = fid_features.collect(extract, seen(), collected, report)
+    collected = fid_features.collect(extract, seen(), collected, report, "samples")
     if jax.process_index() == 0:
         if fid.keep_samples:
             shutil.rmtree(experiment.workdir / FOLDER, ignore_errors=True)
@@ -182,7 +181,7 @@ def from_files(
         extract,
         fid_features.source_batches(source, mesh, experiment.settings.fid.batch_size),
         _start(experiment, network, count),
-        lambda so_far: logging.info("fid: %d of %d samples", so_far.count, count),
+        what="samples",
     )
     facts = {"samples": str(path), "samples_identity": images.identity}
     first = source.read(fid_features.chosen(count, SHOWN))

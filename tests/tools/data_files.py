@@ -1,0 +1,47 @@
+"""Files of data sets in the formats that the readers take, written by tests."""
+
+import pickle
+
+import numpy as np
+from PIL import Image
+
+from ddae_jax.data import cifar_archive
+
+
+def encode_idx(array, type_code=8):
+    """The bytes of an IDX file."""
+    header = bytes([0, 0, type_code, array.ndim])
+    sides = np.array(array.shape, ">u4").tobytes()
+    return header + sides + array.astype(np.uint8).tobytes()
+
+
+def write_cifar(folder, name, protocol=2, per_batch=4):
+    """Writes an unpacked archive; returns the training images and labels."""
+    archive = cifar_archive.ARCHIVES[name]
+    folder = folder / archive.unpacked
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    classes = 10 if name == "cifar10" else 100
+    names = [f"class{number}".encode() for number in range(classes)]
+    meta = {archive.names_key.encode(): names}
+    (folder / archive.meta).write_bytes(pickle.dumps(meta, protocol))
+    images, labels = [], []
+    for batch in (*archive.batches["train"], *archive.batches["test"]):
+        pixels = rng.integers(0, 256, (per_batch, 3072), dtype=np.uint8)
+        chosen = rng.integers(0, classes, per_batch).tolist()
+        content = {b"data": pixels, archive.label_key.encode(): chosen}
+        (folder / batch).write_bytes(pickle.dumps(content, protocol))
+        if batch in archive.batches["train"]:
+            images.append(pixels)
+            labels += chosen
+    images = np.concatenate(images).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    return images, labels
+
+
+def save_image(path, size=(6, 6), mode="RGB", seed=0):
+    """Writes random pixels; returns them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shape = (size[1], size[0]) if mode == "L" else (size[1], size[0], len(mode))
+    pixels = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+    Image.fromarray(pixels, mode).save(path)
+    return pixels

@@ -1,5 +1,6 @@
 """The command line: python -m ddae_jax.main --config=configs/digits.py"""
 
+import signal
 import sys
 
 from absl import flags, logging
@@ -38,6 +39,12 @@ def help_text() -> str:
     return "\n\n".join(parts)
 
 
+def _interrupt(*_):
+    """Python's own handler by another name: that one asyncio replaces while orbax
+    restores, and then an interrupt can get lost."""
+    raise KeyboardInterrupt
+
+
 def run(argv: list[str]) -> None:
     """Runs the tasks that the command line names.
 
@@ -49,6 +56,7 @@ def run(argv: list[str]) -> None:
     from ddae_jax.tasks import TASKS
 
     log.to_stderr()
+    signal.signal(signal.SIGINT, _interrupt)
     command = command_line.parse(argv, define_flags)
     parallel.initialize(
         command.flags.coordinator,

@@ -19,6 +19,7 @@ from ddae_jax.errors import UserError
 from ddae_jax.experiment import common
 from ddae_jax.features.cache import FeatureCache, model_identity
 from ddae_jax.features.encode import Encode, Pixels
+from ddae_jax.features.shifted import Shifted
 from ddae_jax.heads import attentive, linear
 from ddae_jax.report import pictures
 from ddae_jax.report.wording import short
@@ -141,6 +142,8 @@ def network(
     probe = config.probe
     pooled = probe.classifier != "attentive"
     encode = common.encoder(trained, taps, pooled)
+    if probe.shifts > 1:
+        encode = Shifted(encode, probe.shifts)
     cache = None
     if probe.cache and probe.classifier in probe_fixed.CLASSIFIERS:
         folder = pathlib.Path(probe.cache_folder or workdir / "features")
@@ -255,6 +258,7 @@ def protocol(
     }
     if probe.classifier in probe_fixed.CLASSIFIERS:
         facts["draws"] = probe.draws
+        facts["shifts"] = f"{probe.shifts} down, {probe.shifts} right; raw pixels: none"
         if probe.draws > 1:
             facts["noise"] = (
                 f"mean features over {probe.draws} draws an image, shared by all "

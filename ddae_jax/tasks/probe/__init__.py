@@ -19,6 +19,7 @@ from ddae_jax.experiment import Experiment
 from ddae_jax.experiment.trained import Trained
 from ddae_jax.features.cache import FeatureCache, model_identity
 from ddae_jax.features.encode import Encode, Pixels
+from ddae_jax.features.shifted import Shifted
 from ddae_jax.heads import FIXED_HEADS, TRAINED_HEADS
 from ddae_jax.heads.linear import Kind
 from ddae_jax.report import pictures
@@ -147,6 +148,8 @@ def network(
     """The features of a denoiser that config.probe.classifier takes."""
     probe = experiment.settings.probe
     encode = trained.encoder(taps, _pooled(probe))
+    if probe.shifts > 1:
+        encode = Shifted(encode, probe.shifts)
     cache = None
     if probe.cache and probe.classifier in FIXED_HEADS:
         folder = pathlib.Path(probe.cache_folder or experiment.workdir / "features")
@@ -296,6 +299,7 @@ def protocol(
     }
     if probe.classifier in FIXED_HEADS:
         facts["draws"] = probe.draws
+        facts["shifts"] = f"{probe.shifts} down, {probe.shifts} right; raw pixels: none"
         if probe.draws > 1:
             facts["noise"] = (
                 f"mean features over {probe.draws} draws per image, shared by all "

@@ -82,8 +82,8 @@ class ProbeSettings:
     )
     shifts: int = setting(
         1,
-        "pixels down and right, from 0, over which logistic, ridge, knn take mean "
-        "features; 2 serves both alignments with a stride of 2",
+        "pixels down and right, from 0, over which features are averaged; 2 serves "
+        "both alignments with a stride of 2",
         least=1,
         most=64,
         test=lambda shifts: min(shifts, 2),
@@ -124,11 +124,6 @@ class ProbeSettings:
             raise UserError(
                 f"probe.draws: {self.draws}, but {self.classifier} draws noise anew "
                 "for every batch; logistic, ridge and knn average over draws"
-            )
-        if self.shifts > 1 and self.classifier in ("adam", "attentive"):
-            raise UserError(
-                f"probe.shifts: {self.shifts}, but {self.classifier} crops anew for "
-                "every batch; logistic, ridge and knn average over shifts"
             )
         if self.concat and self.classifier == "attentive":
             raise UserError(

@@ -172,12 +172,12 @@ def test_a_folder_names_its_run():
         return command_line.parse(argv, main.define_flags)
 
     command = parsed("--config.data.folder=/photos/My birds (2024)/")
-    assert command.config.name == "My_birds_2024_"
+    assert command.settings.name == "My_birds_2024_"
     assert command.workdir == pathlib.Path("runs/My_birds_2024_")
     command = parsed("--config.data.folder=/photos/birds", "--config.name=mine")
     assert command.workdir == pathlib.Path("runs/mine")
-    assert parsed("--config.data.folder=/").config.name == "image_folder"
-    assert parsed().config.name == "image_folder"
+    assert parsed("--config.data.folder=/").settings.name == "image_folder"
+    assert parsed().settings.name == "image_folder"
 
 
 def test_cifar10_without_a_variant_is_ddpm():

@@ -183,9 +183,11 @@ def test_from_scratch_and_the_checkpoint_start_from_other_weights(
     np.testing.assert_allclose(rates[0], 0.9**7, rtol=1e-4)
     np.testing.assert_allclose(rates[1], 1, rtol=1e-4)
     with pytest.raises(UserError, match="no checkpoint; run --task=pretrain"):
-        finetune._start(saved_like(config, scratch=False), tmp_path, feed.source)
+        finetune._start(
+            experiment_of(saved_like(config, scratch=False), tmp_path), feed.source
+        )
     without = saved_like(config, scratch=True)
-    assert finetune._start(without, tmp_path, feed.source).step == 0
+    assert finetune._start(experiment_of(without, tmp_path), feed.source).step == 0
 
 
 def saved_like(config, scratch):

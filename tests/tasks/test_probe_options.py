@@ -232,7 +232,6 @@ def test_a_fraction_of_the_labels(probe_workdir, tmp_path):
         (("concat=all",), "concat: unknown 'all'"),
         (("draws=0",), "draws: 0 is not 1 or more"),
         (("draws=2", "classifier=adam"), "draws: 2, but adam draws noise anew"),
-        (("shifts=2", "classifier=adam"), "shifts: 2, but adam crops anew"),
         (("concat=taps", "classifier=attentive"), "concat: 'taps' needs pooled taps"),
         (
             ("classifier=attentive", "attentive_heads=7"),

@@ -92,7 +92,7 @@ def _load(experiment: Experiment, job: Job) -> tuple[MaskedImages, MaskedImages]
             getattr(settings, images),
             getattr(settings, of_images),
             (f"config.dense.{images}", f"config.dense.{of_images}"),
-            job.image_shape,
+            job.trained.seen_shape,
             image_files.enlarges(experiment.settings.data.name),
             experiment.settings.data.resident_bytes,
         )

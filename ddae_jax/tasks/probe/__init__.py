@@ -297,9 +297,10 @@ def protocol(
         "time_convention": "noise level" if probe.noise_levels else "published",
         "concatenated": probe.concat or "nothing",
     }
+    if probe.shifts > 1:
+        facts["shifts"] = f"{probe.shifts} down, {probe.shifts} right; raw pixels: none"
     if probe.classifier in FIXED_HEADS:
         facts["draws"] = probe.draws
-        facts["shifts"] = f"{probe.shifts} down, {probe.shifts} right; raw pixels: none"
         if probe.draws > 1:
             facts["noise"] = (
                 f"mean features over {probe.draws} draws per image, shared by all "

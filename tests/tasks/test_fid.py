@@ -227,9 +227,9 @@ def test_reference_statistics_are_cached_by_content(settings, tmp_path, monkeypa
     counts = []
     collect = fid_features.collect
 
-    def counting(extract, batches, collected, *rest):
+    def counting(extract, batches, collected, *rest, **named):
         counts.append(collected.total)
-        return collect(extract, batches, collected, *rest)
+        return collect(extract, batches, collected, *rest, **named)
 
     monkeypatch.setattr(fid_features, "collect", counting)
     second = measure(settings, tmp_path)

@@ -77,7 +77,12 @@ def test_the_command_line_leaves_results_that_the_report_shows(workdir):
 
 
 @pytest.mark.parametrize(
-    ("number", "status"), [("SIGKILL", -9), ("SIGTERM", 0), ("SIGINT", 130)]
+    ("number", "status"),
+    [
+        pytest.param("SIGKILL", -9, marks=pytest.mark.slow),
+        pytest.param("SIGTERM", 0, marks=pytest.mark.slow),
+        ("SIGINT", 130),
+    ],
 )
 def test_stopped_and_gone_on_is_bitwise_the_same(workdir, tmp_path, number, status):
     again = without_finetuning(workdir, tmp_path / "again")

@@ -57,6 +57,7 @@ def losses(workdir):
     return {row["step"]: row["loss"] for row in log.read_metrics(workdir)}
 
 
+@pytest.mark.slow
 def test_killed_three_times_and_resumed_is_bitwise_the_same(tmp_path, reference_state):
     flags = run_tools.pretraining(tmp_path, STEPS, *IMAGES, EVERY)
     for first in (1, 4, 7):
@@ -74,7 +75,10 @@ def test_killed_three_times_and_resumed_is_bitwise_the_same(tmp_path, reference_
     assert list(losses(tmp_path)) == list(range(1, STEPS + 1))
 
 
-@pytest.mark.parametrize(("number", "status"), [("SIGTERM", 0), ("SIGINT", 130)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [pytest.param("SIGTERM", 0, marks=pytest.mark.slow), ("SIGINT", 130)],
+)
 def test_a_signal_saves_and_says_so(tmp_path, reference_state, number, status):
     flags = run_tools.pretraining(tmp_path, STEPS * 1000, *IMAGES)
     process = run_tools.start(*flags)
@@ -158,6 +162,7 @@ def test_parameters_that_stay_sharded_draw_the_same_images(on_eight_devices, tmp
     assert eight.std() > 10
 
 
+@pytest.mark.slow
 def test_steps_in_one_dispatch_change_nothing(tmp_path, reference):
     pretrain(
         tmp_path,
@@ -177,6 +182,7 @@ def test_a_set_that_streams_gives_the_losses_of_a_resident_one(tmp_path, referen
         )
 
 
+@pytest.mark.slow
 def test_two_processes_train_save_and_restore(tmp_path, reference):
     def both(steps):
         with socket.socket() as free:

@@ -40,6 +40,7 @@ def get_config(variant: str = ""):
     config.probe.l2 = 1e-3
     config.probe.times = (1, 11)
     config.probe.shifts = 2
+    config.probe.concat = "taps"
     config.probe.batch_size = 64
     config.probe.held_out = 0.2
     config.probe.seeds = 2

@@ -42,11 +42,15 @@ def choose(experiment: Experiment, section: str, denoiser: Denoiser) -> TapAtTim
     if settings.tap:
         tap, tap_by = settings.tap, "config"
     elif probed:
-        tap, tap_by = probed["tap"], "probe.json"
+        # A probe of joined taps chose none of them.
+        joined = probed["tap"].split("+")
+        tap, tap_by = joined[len(joined) // 2], "probe.json"
+        if len(joined) > 1:
+            tap_by = "the middle of those that the probe joined"
         if tap not in taps:
             raise UserError(
-                f"{experiment.workdir / _PROBE}: the probe chose {tap}, which is no "
-                f"single tap; set config.{section}.tap"
+                f"{experiment.workdir / _PROBE}: this network has no tap {tap}; set "
+                f"config.{section}.tap"
             )
     else:
         tap, tap_by = taps[len(taps) // 2], "default"

@@ -308,7 +308,10 @@ def test_tap_and_noise_level_are_the_probes_unless_given(workdir, pictures):
     assert found.time.noise_level == pytest.approx(1, rel=0.01)
     config.predict.tap = ""
     write_json(workdir / "probe.json", {"chosen": chosen | {"tap": "out_1+out_2"}})
-    with pytest.raises(UserError, match=r"is no single tap; set config\.predict\.tap"):
+    found = choose(experiment_of(config, workdir), "predict", denoiser)
+    assert found.tap == "out_2" and "that the probe joined" in found.chosen_by
+    write_json(workdir / "probe.json", {"chosen": chosen | {"tap": "out_99"}})
+    with pytest.raises(UserError, match=r"no tap out_99; set config\.predict\.tap"):
         choose(experiment_of(config, workdir), "predict", denoiser)
     (workdir / "probe.json").unlink()
     found = choose(experiment_of(schema.default(), workdir), "predict", denoiser)

@@ -99,6 +99,14 @@ def enlarges(data_name: str) -> bool:
     return data_name in _RESIZED
 
 
+def check_channels(name: str, channels: int) -> None:
+    """Raises a UserError, which names `name`, unless image files have `channels`."""
+    if channels not in (1, 3):
+        raise UserError(
+            f"{name}: the network takes {channels} channels, image files have 1 or 3"
+        )
+
+
 def source(
     name: str,
     paths: Sequence[pathlib.Path],
@@ -117,11 +125,7 @@ def source(
     Raises:
       UserError: the network takes neither grey nor RGB images.
     """
-    if image_shape[-1] not in (1, 3):
-        raise UserError(
-            f"{name}: the network takes {image_shape[-1]} channels, image files have 1 "
-            "or 3"
-        )
+    check_channels(name, image_shape[-1])
 
     def decode(index):
         return read(paths[index], image_shape, enlarge)

@@ -80,8 +80,10 @@ def decode(
 def header_size(path: str | os.PathLike) -> tuple[int, int]:
     """Returns (height, width) of an image file without decoding it."""
     try:
-        with files.open_regular(path) as stream, Image.open(stream) as image:
-            return image.height, image.width
+        with warnings.catch_warnings(), files.open_regular(path) as stream:
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(stream) as image:
+                return image.height, image.width
     except UserError:
         raise
     except _READ_ERRORS as error:
@@ -110,11 +112,40 @@ def fit(
             )
             resized[index] = np.asarray(small).reshape(resized.shape[1:])
         return resized
+    return pad(images, image_size, image_size)
+
+
+def pad(
+    images: UInt8[np.ndarray, "batch old_height old_width channels"],
+    height: int,
+    width: int,
+) -> UInt8[np.ndarray, "batch height width channels"]:
+    """Puts zeros around images; an odd one goes below and right."""
     margins = [
-        ((image_size - side) // 2, (image_size - side + 1) // 2)
-        for side in (height, width)
+        ((new - old) // 2, (new - old + 1) // 2)
+        for old, new in zip(images.shape[1:3], (height, width), strict=True)
     ]
     return np.pad(images, [(0, 0), *margins, (0, 0)])
+
+
+def covering_size(size: tuple[int, int], least: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of an image of `size` scaled until it just covers `least`."""
+    ratio = max(wanted / side for wanted, side in zip(least, size, strict=True))
+    height, width = (
+        max(wanted, round(side * ratio))
+        for wanted, side in zip(least, size, strict=True)
+    )
+    return height, width
+
+
+def resize(
+    image: UInt8[np.ndarray, "old_height old_width channels"], height: int, width: int
+) -> UInt8[np.ndarray, "height width channels"]:
+    """Resizes an image (bicubic)."""
+    channels = image.shape[-1]
+    given = Image.fromarray(image[..., 0] if channels == 1 else image)
+    resized = given.resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(resized, np.uint8).reshape(height, width, channels)
 
 
 def convert_channels(
@@ -136,9 +167,7 @@ def _stream(file):
 
 
 def _resize_and_crop(image: Image.Image, image_size: int) -> Image.Image:
-    width, height = image.size
-    ratio = image_size / min(width, height)
-    width, height = (max(image_size, round(side * ratio)) for side in (width, height))
+    width, height = covering_size(image.size, (image_size, image_size))
     image = image.resize((width, height), Image.Resampling.BICUBIC)
     left, top = (width - image_size) // 2, (height - image_size) // 2
     return image.crop((left, top, left + image_size, top + image_size))

@@ -1,6 +1,9 @@
 """Pictures of features without labels: principal components as colours, k-means."""
 
+from collections.abc import Sequence
+
 import numpy as np
+from einops import rearrange
 from jaxtyping import Float, Int
 
 from ddae_jax.errors import UserError
@@ -10,77 +13,103 @@ _FITTED = 20_000
 _TAILS = (1.0, 99.0)  # percentiles that become 0 and 1: outliers would grey the rest
 
 
+Maps = Sequence[Float[np.ndarray, "... channels"]]
+"""Features of positions, such as (rows, columns, channels), each map of any shape."""
+
+
 def principal_colours(
-    features: Float[np.ndarray, "... channels"], seed: int = 0
-) -> tuple[Float[np.ndarray, "... 3"], float]:
+    maps: Maps, seed: int = 0
+) -> tuple[list[Float[np.ndarray, "... 3"]], float]:
     """The first three principal components of all positions as red, green and blue.
 
-    All positions share one basis and one scale: a colour means the same everywhere.
-    Components that do not exist (fewer channels or positions) are 0.5.
+    All positions of all maps share one basis and one scale: a colour means the same
+    everywhere. Components that do not exist (fewer channels or positions) are 0.5.
 
     Args:
-      features: finite.
+      maps: finite; at least one.
       seed: of the positions that are fitted, where there are many.
 
     Returns:
-      colours in [0, 1], and the share of the variance that the components explain.
+      colours in [0, 1] of each map, and the share of the variance that the components
+      explain.
     """
     from sklearn.decomposition import PCA  # takes a second, which other tasks need not
 
-    points = features.reshape(-1, features.shape[-1])
-    fitted = _some(points, seed)
+    fitted = _some(maps, seed)
     total = float(fitted.var(axis=0, dtype=np.float64).sum())
     if total == 0:
-        return np.full((*features.shape[:-1], 3), 0.5, np.float32), 0.0
+        return [np.full((*one.shape[:-1], 3), 0.5, np.float32) for one in maps], 0.0
     count = min(3, *fitted.shape)
     analysis = PCA(count, svd_solver="full").fit(fitted)
-    components = analysis.transform(points)
+    components = np.concatenate([analysis.transform(_points(one)) for one in maps])
     low, high = np.percentile(components, _TAILS, axis=0)
     # A component without spread is rounding errors.
-    flat = high - low <= 1e-6 * max(np.abs(points).max(), 1e-30)
+    largest = max(np.abs(one).max() for one in maps)
+    flat = high - low <= 1e-6 * max(largest, 1e-30)
     scaled = (components - low) / np.where(flat, 1.0, high - low)
-    colours = np.full((len(points), 3), 0.5, np.float32)
+    colours = np.full((len(components), 3), 0.5, np.float32)
     colours[:, :count] = np.where(flat, 0.5, scaled.clip(0, 1))
     share = float(np.sum(analysis.explained_variance_)) * (1 - 1 / len(fitted))
-    return colours.reshape(*features.shape[:-1], 3), share / total
+    ends = np.cumsum([len(_points(one)) for one in maps])[:-1]
+    drawn = [
+        part.reshape(*one.shape[:-1], 3)
+        for part, one in zip(np.split(colours, ends), maps, strict=True)
+    ]
+    return drawn, share / total
 
 
 def k_means(
-    features: Float[np.ndarray, "... channels"], clusters: int, seed: int = 0
-) -> tuple[Int[np.ndarray, "..."], float]:
-    """Clusters all positions together (k-means++, the best of four starts).
+    maps: Maps, clusters: int, seed: int = 0
+) -> tuple[list[Int[np.ndarray, "..."]], float]:
+    """Clusters all positions of all maps together (k-means++, the best of four starts).
 
     Args:
-      features: finite.
+      maps: finite; at least one.
       clusters: how many.
       seed: of the starts.
 
     Returns:
-      cluster of each position, 0 the largest; and the share of the variance that lies
-      between the clusters.
+      cluster of each position of each map, 0 the largest; and the share of the variance
+      that lies between the clusters.
 
     Raises:
       UserError: fewer different positions than clusters.
     """
     from sklearn.cluster import KMeans
 
-    points = features.reshape(-1, features.shape[-1])
-    fitted = _some(points, seed)
+    fitted = _some(maps, seed)
     different = len(np.unique(fitted, axis=0))
     if different < clusters:
         raise UserError(
             f"{clusters} clusters of {different} different positions; ask for fewer"
         )
     found = KMeans(clusters, n_init=4, random_state=seed).fit(fitted)
-    labels = found.predict(points)
-    order = np.argsort(-np.bincount(labels, minlength=clusters), kind="stable")
-    rank = np.argsort(order)
+    labels = [found.predict(_points(one)) for one in maps]
+    sizes = sum(np.bincount(part, minlength=clusters) for part in labels)
+    rank = np.argsort(np.argsort(-sizes, kind="stable"))
     total = len(fitted) * float(fitted.var(axis=0, dtype=np.float64).sum())
-    return rank[labels].reshape(features.shape[:-1]), 1 - float(found.inertia_) / total
+    ranked = [
+        rank[part].reshape(one.shape[:-1])
+        for part, one in zip(labels, maps, strict=True)
+    ]
+    return ranked, 1 - float(found.inertia_) / total
 
 
-def _some(points: np.ndarray, seed: int) -> np.ndarray:
-    if len(points) <= _FITTED:
-        return points
-    chosen = np.random.default_rng(seed).choice(len(points), _FITTED, replace=False)
-    return points[np.sort(chosen)]
+def _points(one: np.ndarray) -> np.ndarray:
+    return rearrange(one, "... c -> (...) c")
+
+
+def _some(maps: Maps, seed: int) -> np.ndarray:
+    """Positions to fit: all, or a random choice out of all maps together."""
+    points = [_points(one) for one in maps]
+    ends = np.cumsum([len(part) for part in points])
+    if ends[-1] <= _FITTED:
+        return np.concatenate(points)
+    chosen = np.random.default_rng(seed).choice(ends[-1], _FITTED, replace=False)
+    parts = np.split(np.sort(chosen), np.searchsorted(np.sort(chosen), ends[:-1]))
+    return np.concatenate(
+        [
+            part[index - (end - len(part))]
+            for part, index, end in zip(points, parts, ends, strict=True)
+        ]
+    )

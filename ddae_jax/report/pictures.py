@@ -24,6 +24,7 @@ _GAP = 128  # grey level between the images of a grid
 WIDTH = 600
 """Pixels: about the width of a grid of images."""
 _PAGE = 9.2  # inches across
+_TALLEST = 2.0  # heights of a tile to its width: a figure has at most 65,535 pixels
 _LINE = 1.35 * TYPE_SIZE / 72  # inches of one line of text
 _DPI = 192  # two pixels of a file for one of the page
 
@@ -85,7 +86,7 @@ class Tile:
 
     Attributes:
       image: uint8, or floats in [0, 1]; (height, width, 1 or 3).
-      title: above it, one or two lines; shortened to its width.
+      title: above it; its lines are shortened to its width.
       colour: of title and frame.
       framed: whether it has a frame.
       shape: (height, width) that it is stretched over; None is its own.
@@ -136,8 +137,9 @@ def gallery(
 
 
 def _row_height(row: Sequence[Tile], side: float) -> float:
-    """Inches of a row, its titles included."""
+    """Inches of a row, its titles included; what is very tall is drawn narrower."""
     aspect = max(height / width for height, width in (tile.size for tile in row))
+    aspect = min(aspect, _TALLEST)
     lines = max(len(tile.title.splitlines()) for tile in row)
     return side * aspect + lines * _LINE + 0.12
 
@@ -148,7 +150,7 @@ def _draw_tile(axis: Axes, tile: Tile, side: float) -> None:
     if image.shape[-1] == 1:
         image = _rgb(image)
     # Photographs are made smaller: a pixel in each ten would be noise.
-    large = tile.shape is None and width > 2 * side * _DPI
+    large = tile.shape is None and width > side * _DPI
     axis.imshow(
         image,
         interpolation="antialiased" if large else "nearest",
@@ -175,8 +177,8 @@ def maps(
     Args:
       images: of any sizes.
       names: of the rows.
-      columns: title, of one or two lines, and a map per image, colours in [0, 1], each
-        of any size.
+      columns: title, of one or more lines, and a map per image, colours in [0, 1],
+        each of any size.
     """
     rows = []
     for number, image in enumerate(images):

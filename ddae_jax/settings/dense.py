@@ -32,6 +32,12 @@ class DenseSettings:
     )
     batch_size: int = setting(64, "over all devices", least=1, most=BATCH, test=16)
     images: str = setting("", "of maps: a file or folder; empty: some test images")
+    scale: int = setting(
+        2,
+        "of config.dense.images: their shorter side, in sides of the network's input",
+        least=1,
+        most=16,
+    )
     count: int = setting(8, "images in the picture of maps", least=1, most=64, test=3)
     clusters: int = setting(6, "of k-means", least=2, most=1000, test=3)
     queries: int = setting(

@@ -1,18 +1,44 @@
 """Maps of taps: the principal components of each position as colours, and k-means."""
 
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 from absl import logging
 
-from ddae_jax.data import image_files
+from ddae_jax.data import image_files, photos
+from ddae_jax.data import images as image_ops
 from ddae_jax.data import source as data_source
-from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import Experiment
 from ddae_jax.features.encode import encode_set
+from ddae_jax.features.windowed import encode_photos, needed_bytes
+from ddae_jax.features.windows import Windows
 from ddae_jax.heads import clusters
 from ddae_jax.report import pictures
 from ddae_jax.report.outcome import Picture
+from ddae_jax.runtime import memory
 from ddae_jax.tasks.dense.job import Job, Part
+
+_FIELD = "config.dense.images"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Mapped:
+    """Images and their features.
+
+    Attributes:
+      images: uint8 (height, width, 1 or 3), as they are shown.
+      names: of them.
+      maps: tap -> float32 (rows, columns, channels) of each image.
+      protocol: how the maps were made.
+    """
+
+    images: Sequence[np.ndarray]
+    names: Sequence[str]
+    maps: Mapping[str, Sequence[np.ndarray]]
+    protocol: Mapping[str, Any]
 
 
 def run(experiment: Experiment, job: Job) -> Part:
@@ -21,64 +47,106 @@ def run(experiment: Experiment, job: Job) -> Part:
     Components and clusters are those of all images together, so that a colour means
     the same in every row.
     """
-    settings, trained = experiment.settings.dense, job.trained
-    source, names = _images(experiment, job)
-    size = trained.mesh.size
-    batch_size = min(settings.batch_size, -(-len(source) // size) * size)
-    (encoded,) = encode_set(
-        job.grid_encoder(),
-        trained.variables,
-        trained.mesh,
-        source,
-        (job.cell.time.time,),
-        experiment.stream("dense/maps"),
-        batch_size,
-    )
+    settings, seed = experiment.settings.dense, experiment.settings.seed
+    found = _of_files if settings.images else _of_test_set
+    mapped = found(experiment, job)
     columns, rows, facts = [], [], {}
     for tap in job.taps:
-        features = encoded[tap]
-        colours, explained = clusters.principal_colours(
-            features, experiment.settings.seed
-        )
+        maps = mapped.maps[tap]
+        colours, explained = clusters.principal_colours(maps, seed)
         try:
-            labels, between = clusters.k_means(
-                features, settings.clusters, experiment.settings.seed
-            )
+            labels, between = clusters.k_means(maps, settings.clusters, seed)
         except UserError as error:
             raise UserError(f"config.dense.clusters: tap {tap}: {error}") from error
-        grid = "x".join(map(str, features.shape[1:3]))
-        columns.append((f"{tap}, {grid}\nPCA", colours))
-        columns.append((f"{tap}, {grid}\nk-means", pictures.paint(labels)))
+        grids = [one.shape[:2] for one in maps]
+        title = f"{tap}\n{_shown(grids)}"
+        columns.append((f"{title}\nPCA", colours))
+        columns.append((f"{title}\nk-means", [pictures.paint(one) for one in labels]))
         facts[tap] = {"explained_by_3": explained, "explained_by_clusters": between}
         rows.append((tap, "variance in 3 principal components", explained))
         rows.append((tap, f"variance between {settings.clusters} clusters", between))
-    images = source.read(np.arange(len(source)))
+        logging.info("dense: maps of %s are %s", tap, _shown(grids))
+    count = len(mapped.images)
     return Part(
-        summary=f"maps of {len(job.taps)} taps over {len(source)} images",
+        summary=f"maps of {len(job.taps)} taps over {count} images",
         facts=facts,
-        protocol={"images": len(source), "clusters": settings.clusters},
+        protocol={"images": count, "clusters": settings.clusters, **mapped.protocol},
         rows=rows,
         picture=Picture(
             f"Features per position at noise level {job.cell.time.noise_level:.3g}: "
             "the same colour means the same in all rows of a column",
-            pictures.maps(images, names, columns),
+            pictures.maps(mapped.images, mapped.names, columns),
         ),
     )
 
 
-def _images(experiment: Experiment, job: Job) -> tuple[Source, list[str]]:
-    """The user's images, or the first of the test set; and what to call them."""
-    count = experiment.settings.dense.count
-    if not experiment.settings.dense.images:
-        test = experiment.source("test")
-        job.trained.check_images(test)
-        test = data_source.subset(test, np.arange(min(count, len(test))))
-        return test, [test.class_names[label] for label in test.labels]
-    field = "config.dense.images"
-    root, paths = image_files.find(experiment.settings.dense.images, field)
-    if len(paths) > count:
-        logging.info("dense: the first %d of %d images are shown", count, len(paths))
-        paths = paths[:count]
+def _shown(grids: Sequence[tuple[int, int]]) -> str:
+    """The rows and columns of maps, or of the largest."""
+    rows, columns = max(grids, key=np.prod)
+    return f"{'≤' if len(set(grids)) > 1 else ''}{rows}x{columns}"
+
+
+def _of_test_set(experiment: Experiment, job: Job) -> _Mapped:
+    """The first images of the test set, which the network takes as they are."""
+    settings, trained = experiment.settings.dense, job.trained
+    test = experiment.source("test")
+    trained.check_images(test)
+    test = data_source.subset(test, np.arange(min(settings.count, len(test))))
+    (maps,) = encode_set(
+        job.grid_encoder(),
+        trained.variables,
+        trained.mesh,
+        test,
+        (job.cell.time.time,),
+        experiment.stream("dense/maps"),
+        min(
+            settings.batch_size, -(-len(test) // trained.mesh.size) * trained.mesh.size
+        ),
+    )
+    names = [test.class_names[label] for label in test.labels]
+    return _Mapped(test.read(np.arange(len(test))), names, maps, {})
+
+
+def _of_files(experiment: Experiment, job: Job) -> _Mapped:
+    """The user's photos at their own aspect, covered by windows."""
+    settings, trained = experiment.settings.dense, job.trained
+    height, width, channels = trained.seen_shape
+    image_files.check_channels(_FIELD, channels)
+    root, paths = image_files.find(settings.images, _FIELD)
+    if len(paths) > settings.count:
+        logging.info(
+            "dense: the first %d of %d images are shown", settings.count, len(paths)
+        )
+        paths = paths[: settings.count]
     enlarge = image_files.enlarges(experiment.settings.data.name)
-    source = image_files.source(field, paths, job.trained.seen_shape, enlarge)
-    return source, [str(path.relative_to(root)) for path in paths]
+    size = photos.Size((height, width), settings.scale, enlarge)
+    encode = job.grid_encoder()
+    # Sizes of files are read first: a strip of one pixel by thousands becomes large.
+    layouts = [
+        Windows(size.of(image_ops.header_size(path)), size.window) for path in paths
+    ]
+    memory.check(
+        needed_bytes(encode, trained.variables, layouts, trained.seen_shape),
+        f"config.dense.scale: {settings.scale}, with maps of {len(paths)} images,",
+        "lower it, or config.dense.count, or name fewer config.dense.taps",
+    )
+    read = photos.read_all(paths, channels, size, pictures.WIDTH)
+    maps = encode_photos(
+        encode,
+        trained.variables,
+        trained.mesh,
+        [photo.pixels for photo in read],
+        size.window,
+        job.cell.time.time,
+        experiment.stream("dense/maps"),
+        settings.batch_size,
+    )
+    return _Mapped(
+        [photo.shown for photo in read],
+        [str(path.relative_to(root)) for path in paths],
+        maps,
+        {
+            "scale": f"shorter side {settings.scale} times the network's",
+            "windows": sum(len(layout.corners()) for layout in layouts),
+        },
+    )

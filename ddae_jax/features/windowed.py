@@ -56,10 +56,9 @@ def encode_photos(
     )
     maps = {name: [] for name in encode.names}
     for layout in layouts:
-        # Those of one photo at a time: they take several times what its maps do.
-        of_photo = list(itertools.islice(windows, len(layout.corners())))
-        for name, found in maps.items():
-            found.append(layout.stitch([features[name] for features in of_photo]))
+        of_photo = itertools.islice(windows, len(layout.corners()))
+        for name, found in layout.stitch(of_photo).items():
+            maps[name].append(found)
     next(windows, None)  # the end, which is told
     return maps
 
@@ -70,7 +69,7 @@ def needed_bytes(
     layouts: Sequence[Windows],
     image_shape: tuple[int, int, int],
 ) -> int:
-    """Bytes on the host that photos, their maps and the windows of one photo take.
+    """Bytes on the host that photos and their maps take, batches of windows apart.
 
     Args:
       layouts: of the photos.
@@ -88,10 +87,9 @@ def needed_bytes(
     kept, most = 0, 0
     for layout in layouts:
         maps = [np.prod((*layout.grid(shape[:2]), shape[2])) for shape in shapes]
-        windows = len(layout.corners()) * sum(map(np.prod, shapes))
         kept += np.prod(layout.photo) * image_shape[-1] + 4 * sum(maps)
-        # While one map is made, its sums and their quotient are float64.
-        most = max(most, 4 * windows + 16 * max(maps))
+        # While those of a photo are made, sums and one quotient are float64.
+        most = max(most, 8 * sum(maps) + 8 * max(maps))
     return int(kept + most)
 
 

@@ -1,14 +1,14 @@
 """Windows over a photo that is larger than a network's input, and maps made of theirs.
 
-Windows overlap by half or more. Where they do, a map is the mean of their features,
-weighted by how far a position is from the edge of the window: the weights fall to 0
-there, so no seam shows. Positions of a map lie where those of the windows do; where
-windows begin between positions, features are interpolated linearly.
+Windows overlap. Where they do, a map is the mean of their features, weighted by how far
+a position is from the edge of the window: the weights fall to 0 there, so no seam
+shows. Positions of a map lie where those of the windows do; where windows begin between
+positions, features are interpolated linearly.
 """
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from einops import rearrange
@@ -46,35 +46,48 @@ class Windows:
         return rows, columns
 
     def stitch(
-        self, features: Sequence[Float[np.ndarray, "window_rows window_columns c"]]
-    ) -> Float[np.ndarray, "rows columns c"]:
-        """Makes one map of the features of all windows.
+        self,
+        windows: Iterable[
+            Mapping[str, Float[np.ndarray, "window_rows window_columns channels"]]
+        ],
+    ) -> dict[str, Float[np.ndarray, "rows columns channels"]]:
+        """Makes one map of each feature out of those of all windows.
 
         Args:
-          features: finite, of each window in the order of `corners`.
+          windows: name -> finite features of each window, in the order of `corners`;
+            taken one by one, none is kept.
 
         Returns:
-          float32. Sums are float64: features on which all windows agree are returned
-          bit by bit, wherever the windows begin at one of the map's positions.
+          name -> float32 map. Sums are float64: where windows begin at positions of the
+          map and agree on a feature, it is returned bit by bit.
         """
-        *cells, channels = features[0].shape
-        shape = self.grid(tuple(cells))
-        total, weight = np.zeros((*shape, channels)), np.zeros((*shape, 1))
-        for corner, found in zip(self.corners(), features, strict=True):
-            rows, columns = map(reach, corner, self.window, cells, self.photo)
-            inner = columns.take(rows.take(found, axis=0), axis=1)
-            weights = rearrange(np.outer(rows.weights, columns.weights), "r c -> r c 1")
-            total[rows.places, columns.places] += weights * inner
-            weight[rows.places, columns.places] += weights
-        return (total / weight).astype(np.float32)
+        totals, weights = {}, {}
+        for corner, features in zip(self.corners(), windows, strict=True):
+            for name, found in features.items():
+                *cells, channels = found.shape
+                if name not in totals:
+                    shape = self.grid(tuple(cells))
+                    totals[name] = np.zeros((*shape, channels))
+                    weights[name] = np.zeros((*shape, 1))
+                rows, columns = map(reach, corner, self.window, cells, self.photo)
+                inner = columns.take(rows.take(found, axis=0), axis=1)
+                weight = np.outer(rows.weights, columns.weights)
+                weight = rearrange(weight, "r c -> r c 1")
+                totals[name][rows.places, columns.places] += weight * inner
+                weights[name][rows.places, columns.places] += weight
+        return {
+            name: (total / weights[name]).astype(np.float32)
+            for name, total in totals.items()
+        }
 
 
 def starts(length: int, window: int) -> Int[np.ndarray, "windows"]:
     """Where windows begin along one axis: evenly spread, from end to end.
 
-    Neighbours overlap by half a window at least (those of one pixel touch).
+    Neighbours are a quarter of a window apart at most: networks see their borders, and
+    with fewer windows over a position their traces show as stripes.
     """
-    stride = max(window // 2, 1)
+    stride = max(window // 4, 1)
     steps = -(-(length - window) // stride)
     return np.arange(steps + 1) * (length - window) // max(steps, 1)
 
@@ -117,16 +130,16 @@ def reach(start: int, window: int, cells: int, length: int) -> Reach:
     count = _count(length, window, cells)
     # Position i lies at (2 i + 1) length / (2 count) pixels; all of it in whole numbers
     # of 1 / (2 count) pixels, so that nothing is rounded where cells coincide.
-    inside = (2 * np.arange(count) + 1) * length - 2 * count * start
-    width = 2 * count * window
-    first = int(np.sum(inside <= 0))
-    inside = inside[(inside > 0) & (inside < width)]
+    left, width = 2 * count * start, 2 * count * window
+    first = (left + length) // (2 * length)
+    stop = -((length - left - width) // (2 * length))
+    inside = (2 * np.arange(first, stop) + 1) * length - left
     # Cell j lies at (2 j + 1) window / (2 cells) pixels; outside of the first and the
     # last, features are theirs.
     numerator = np.clip(inside * cells - count * window, 0, (cells - 1) * width)
     before, rest = np.divmod(numerator, width)
     return Reach(
-        slice(first, first + len(inside)),
+        slice(first, stop),
         np.minimum(inside, width - inside) / (2 * count),
         before,
         rest / width,

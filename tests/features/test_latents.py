@@ -108,6 +108,21 @@ def test_samples_are_decoded(model, workdir):
     assert difference.max() <= 1
 
 
+def test_photos_are_mapped_in_windows_of_the_autoencoders_size(workdir, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 31, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    flags = (
+        *("parts=maps", "taps=layer-0,layer-1", "noise_level=0.5", "clusters=3"),
+        f"images={tmp_path}",
+    )
+    settings = (f"--config.dense.{flag}" for flag in flags)
+    run("--task=dense", f"--workdir={workdir}", *settings)
+    text = (workdir / "dense.txt").read_text()
+    assert "maps: windows: 50" in text  # 32x50 pixels in windows of 16: 5x10
+    found = json.loads((workdir / "dense.json").read_text())["maps"]
+    assert all(0 < share <= 1 for tap in found.values() for share in tap.values())
+
+
 def test_transfer_is_probed_end_to_end(workdir):
     run(f"--config={CONFIG}:test", f"--workdir={workdir}")
     found = json.loads((workdir / "probe.json").read_text())

@@ -20,6 +20,10 @@ SIZES = [
 ]
 
 
+def stitch(windows, features):
+    return windows.stitch({"tap": one} for one in features)["tap"]
+
+
 def cut(photo, windows):
     height, width = windows.window
     return [
@@ -29,20 +33,20 @@ def cut(photo, windows):
 
 
 @pytest.mark.parametrize("photo, window", SIZES)
-def test_every_pixel_is_covered_and_neighbours_overlap_by_half(photo, window):
+def test_every_pixel_is_covered_and_neighbours_overlap(photo, window):
     for length, side in zip(photo, window, strict=True):
         found = starts(length, side)
         assert found[0] == 0 and found[-1] == length - side
         assert (np.diff(found) > 0).all()
-        assert (np.diff(found) <= max(side // 2, 1)).all()
-        assert len(found) <= 2 + (length - side) // max(side // 2, 1)
+        assert (np.diff(found) <= max(side // 4, 1)).all()
+        assert len(found) <= 2 + (length - side) // max(side // 4, 1)
 
 
 @pytest.mark.parametrize("photo, window", SIZES)
 def test_pixels_are_stitched_back_bit_by_bit(photo, window):
     values = RNG.normal(size=(*photo, 3)).astype(np.float32)
     windows = Windows(photo, window)
-    found = windows.stitch(cut(values, windows))
+    found = stitch(windows, cut(values, windows))
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, values)
 
@@ -55,7 +59,7 @@ def test_a_constant_gives_a_constant_on_a_grid_of_the_photos_aspect(
     windows = Windows(photo, window)
     value = np.array([0.1, -3e5], np.float32)
     features = np.broadcast_to(value, (*cells, 2))
-    found = windows.stitch([features] * len(windows.corners()))
+    found = stitch(windows, [features] * len(windows.corners()))
     for count, length, side, own in zip(
         found.shape, photo, window, cells, strict=False
     ):
@@ -66,7 +70,7 @@ def test_a_constant_gives_a_constant_on_a_grid_of_the_photos_aspect(
 def test_one_window_gives_its_features_back():
     for cells in ((4, 4), (16, 16), (3, 5)):
         features = RNG.normal(size=(*cells, 6)).astype(np.float32)
-        found = Windows((16, 16), (16, 16)).stitch([features])
+        found = stitch(Windows((16, 16), (16, 16)), [features])
         np.testing.assert_array_equal(found, features)
 
 
@@ -77,14 +81,14 @@ def test_coarse_features_lie_where_their_pixels_do():
     def coarse(image):
         return reduce(image, "(r a) (c b) k -> r c k", "mean", a=4, b=4)
 
-    found = windows.stitch([coarse(part) for part in cut(photo, windows)])
+    found = stitch(windows, [coarse(part) for part in cut(photo, windows)])
     np.testing.assert_allclose(found, coarse(photo), atol=1e-6)
     # Windows that begin between positions: a plane is interpolated as it is, away from
     # the ends, where the last position is taken.
     rows, columns = np.mgrid[:37, :59]
     plane = (2.0 * rows - columns)[..., None].astype(np.float32)
     windows = Windows((37, 59), (16, 16))
-    found = windows.stitch([coarse(part) for part in cut(plane, windows)])
+    found = stitch(windows, [coarse(part) for part in cut(plane, windows)])
     assert found.shape == (9, 15, 1)
     places = [(np.arange(n) + 0.5) * s / n - 0.5 for n, s in ((9, 37), (15, 59))]
     expected = 2 * places[0][:, None] - places[1]
@@ -100,10 +104,10 @@ def test_weights_fall_to_the_edges_of_a_window_so_that_no_seam_shows():
     # Windows that say 0, 1, 0, 1, ...: from one position to the next, the map changes
     # by no more than the weights do.
     windows = Windows((16, 64), (16, 16))
-    values = [np.full((16, 16, 1), i % 2, np.float32) for i in range(7)]
-    stitched = windows.stitch(values)[0, :, 0]
+    values = [np.full((16, 16, 1), i % 2, np.float32) for i in range(13)]
+    stitched = stitch(windows, values)[0, :, 0]
     assert np.abs(np.diff(stitched)).max() <= 1 / 8 + 1e-6
-    assert stitched.max() > 0.9 and stitched.min() == 0
+    assert stitched.min() == 0
 
 
 def test_a_photo_smaller_than_its_windows_is_one_line():

@@ -86,6 +86,11 @@ def test_more_columns_than_the_page_has_room_for_make_smaller_tiles():
     assert wide.get_figwidth() == pytest.approx(9.2) and narrow.get_figwidth() < 4
 
 
+def test_what_is_very_tall_is_drawn_narrower():
+    rows = [[pictures.Tile(random_images(500, 2, 3))] for _ in range(64)]
+    assert pictures.gallery(rows).get_figheight() * 192 < 1 << 16
+
+
 def test_colours_come_again_after_twenty():
     colours = pictures.paint(np.arange(23))
     assert len({tuple(colour) for colour in colours[:20]}) == 20

@@ -4,10 +4,15 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from ddae_jax import main
+from ddae_jax.data import source as data_source
 from ddae_jax.errors import UserError
+from ddae_jax.experiment import Experiment
+from ddae_jax.report import pictures
+from ddae_jax.runtime import memory
 from ddae_jax.settings import schema
 from ddae_jax.tasks import dense
 from ddae_jax.tasks.dense import segmentation as dense_segmentation
@@ -54,8 +59,76 @@ def test_maps_and_neighbours_from_the_command_line(tmp_path, pretrained_copy):
         with Image.open(workdir / name) as picture:
             assert picture.format == "PNG"
     text = (workdir / "dense.txt").read_text()
+    # The photo at twice the network's 8 pixels is 16x24: 5x9 windows. The square is as
+    # small as the network's input, which the digits do not enlarge.
+    assert "maps: windows: 46" in text
     assert "maps: images: 2" in text and "40 test images of digits" in text
     assert "Positions and neighbours" in (workdir / "report.html").read_text()
+
+
+def shown_maps(monkeypatch, config, workdir):
+    """Images and columns of the picture of maps."""
+    seen = []
+
+    def maps(images, names, columns):
+        seen.append((images, columns))
+        return Figure()
+
+    monkeypatch.setattr(pictures, "maps", maps)
+    run(config, workdir)
+    ((images, columns),) = seen
+    return images, columns
+
+
+def maps_config(images, **fields):
+    config = dense_tools.make_config()
+    config.dense.parts, config.dense.taps = ("maps",), ("out_1",)
+    config.dense.images, config.dense.noise_level = str(images), 0.05
+    for name, value in fields.items():
+        config.dense[name] = value
+    return config
+
+
+def test_photos_keep_their_aspect_and_get_finer_maps(workdir, tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    dense_tools.save(tmp_path / "a.png", rng.integers(0, 256, (300, 451, 3)))
+    dense_tools.save(tmp_path / "b.png", rng.integers(0, 256, (1800, 900)))
+    for scale in (1, 3):
+        config = maps_config(tmp_path, scale=scale)
+        images, columns = shown_maps(monkeypatch, config, workdir)
+        assert [image.shape for image in images] == [(300, 451, 3), (600, 300, 3)]
+        for title, maps in columns:
+            assert f"≤{16 * scale}x{8 * scale}" in title
+            found = [one.shape for one in maps]
+            wide = round(8 * scale * 451 / 300)
+            assert found == [(8 * scale, wide, 3), (16 * scale, 8 * scale, 3)]
+
+
+def test_squares_at_scale_1_are_mapped_as_a_set_is(workdir, tmp_path, monkeypatch):
+    squares = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), np.uint8)
+    for number, square in enumerate(squares):
+        dense_tools.save(tmp_path / f"{number}.png", square[..., 0])
+    _, of_files = shown_maps(monkeypatch, maps_config(tmp_path, scale=1), workdir)
+    test = data_source.from_arrays("x", "test", squares, [0, 0, 0], ("",))
+    config = maps_config("")
+    monkeypatch.setattr(Experiment, "source", lambda self, split: test)
+    images, of_set = shown_maps(monkeypatch, config, workdir)
+    np.testing.assert_array_equal(images, squares)
+    for (title, found), (same, expected) in zip(of_files, of_set, strict=True):
+        assert title == same
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_a_strip_that_needs_more_memory_than_there_is_is_one_line(
+    workdir, tmp_path, monkeypatch
+):
+    dense_tools.save(tmp_path / "strip.png", np.zeros((1, 5000)))
+    monkeypatch.setattr(memory, "available", lambda: 10**8)
+    with pytest.raises(
+        UserError, match=r"dense\.scale: 2 times the network.s side needs about"
+    ) as raised:
+        dense.run(experiment_of(maps_config(tmp_path), workdir))
+    assert "\n" not in str(raised.value)
 
 
 def write_task(folder, count, seed, swap=False):
@@ -233,6 +306,7 @@ def test_a_test_class_that_training_lacks_is_refused(workdir, brightness, tmp_pa
         ("parts", ("map",), r"dense\.parts: unknown 'map'. Did you mean 'maps'"),
         ("taps", ("out_9",), r"dense\.taps: unknown 'out_9'"),
         ("tap", "out_9", r"dense\.tap.*unknown 'out_9'"),
+        ("scale", 0, r"dense\.scale: 0 is not 1 or more, at most 16"),
         ("clusters", 0, r"dense\.clusters: 0 is not 2 or more"),
         ("held_out", 1.0, r"dense\.held_out: 1\.0 is not above 0"),
     ],

@@ -127,7 +127,7 @@ def _of_files(experiment: Experiment, job: Job) -> _Mapped:
     ]
     memory.check(
         needed_bytes(encode, trained.variables, layouts, trained.seen_shape),
-        f"config.dense.scale: {settings.scale}, with maps of {len(paths)} images,",
+        f"config.dense.scale: {settings.scale} times the network's side",
         "lower it, or config.dense.count, or name fewer config.dense.taps",
     )
     read = photos.read_all(paths, channels, size, pictures.WIDTH)

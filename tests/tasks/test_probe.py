@@ -70,13 +70,16 @@ def test_the_converged_probe_chooses_on_held_out_images(probe_workdir, caplog):
     assert "\n" not in caplog.messages[-1]
 
 
-def test_a_cell_of_the_published_protocol_has_the_value_it_has_alone(probe_workdir):
+def test_a_cell_of_the_published_protocol_has_the_value_it_has_alone(
+    probe_workdir, caplog
+):
     config = make_config()
     config.probe.classifier = "adam"
     config.probe.epochs = 2
     config.probe.crop = 1
     grid = run(config, probe_workdir)
     assert grid["protocol"]["epochs"] == 2
+    assert "10 steps of Adam, too few to converge" in caplog.text
     assert grid["chosen"]["standard_error"] is None
     config.probe.taps = ("out_2",)
     config.probe.times = ()

@@ -24,7 +24,8 @@ from tests.tools.probes import digit_parts, make_config
 
 def run(folder, *fields, task="probe", tiny=run_tools.TINY):
     """Runs the command line on a workdir with the tiny network."""
-    flags = [f"--config.{field}" for field in fields]
+    # Single taps, but where a test joins them.
+    flags = [f"--config.{field}" for field in ("probe.concat=", *fields)]
     main.main(["ddae_jax", *tiny, f"--workdir={folder}", f"--task={task}", *flags])
     output = [f.split("=")[1] for f in fields if f.startswith("probe.output=")]
     return json.loads((folder / f"{(output or ['probe'])[0]}.json").read_text())

@@ -52,6 +52,7 @@ def losses(dtype):
     return np.array(made)
 
 
+@pytest.mark.slow
 def test_training_reaches_the_loss_of_float32():
     reference, ours = losses(jnp.float32), losses(jnp.bfloat16)
     end = reference[-LAST:]

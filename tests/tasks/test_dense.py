@@ -164,6 +164,7 @@ def brightness(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_segmentation_finds_what_the_features_hold(workdir, brightness):
     config = segmentation_config(brightness / "train", brightness / "test")
     found = run(config, workdir)["segmentation"]

@@ -249,6 +249,7 @@ def test_reference_statistics_are_cached_by_content(settings, tmp_path, monkeypa
     assert counts == [21, 29, 21, 29, 21]
 
 
+@pytest.mark.slow
 def test_a_classifier_of_the_digits_on_the_command_line(checkpoints, tmp_path):
     words = [
         "main",

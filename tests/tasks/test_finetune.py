@@ -76,11 +76,12 @@ def test_the_command_line_leaves_results_that_the_report_shows(workdir):
     assert not any(name.startswith(("network/final", "network/norm")) for name in names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "status"),
     [
-        pytest.param("SIGKILL", -9, marks=pytest.mark.slow),
-        pytest.param("SIGTERM", 0, marks=pytest.mark.slow),
+        ("SIGKILL", -9),
+        ("SIGTERM", 0),
         ("SIGINT", 130),
     ],
 )
@@ -111,6 +112,7 @@ def test_stopped_and_gone_on_is_bitwise_the_same(workdir, tmp_path, number, stat
         finetune.run(experiment_of(config, again))
 
 
+@pytest.mark.slow
 def test_two_devices_give_the_losses_of_one(workdir, tmp_path):
     again = without_finetuning(workdir, tmp_path / "again")
     flags = (*TINY, EPOCHS, f"--workdir={again}", "--task=finetune")
@@ -201,6 +203,7 @@ def saved_like(config, scratch):
     return copy
 
 
+@pytest.mark.slow
 def test_a_run_that_diverged_makes_way_for_a_lower_rate(workdir, tmp_path):
     again = without_finetuning(workdir, tmp_path / "again")
     config = saved_config(again)
@@ -274,6 +277,7 @@ def command_line_variants():
     return str(error.value).split("Known: ")[1].split(", ")
 
 
+@pytest.mark.slow
 def test_a_denoiser_of_latents_is_trained_through_its_autoencoder(tmp_path):
     workdir = f"--workdir={tmp_path / 'run'}"
     for name, *extra in [

@@ -122,7 +122,11 @@ def fit(
         run = _Run(folder, trainer, plan, hooks, checkpoints, first, notes)
         try:
             with StopSignal() as stopping:
-                return run.go(state, stopping)
+                state = run.go(state, stopping)
+                if stopping.noted:  # after the last step, too late for `go`
+                    logging.info("stopped by signal after the last step, saved")
+                    raise SystemExit(stopping.status)
+                return state
         finally:
             run.progress.close()
             run.metrics.close()

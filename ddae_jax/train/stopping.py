@@ -34,6 +34,11 @@ class StopSignal:
             signal.signal(number, self._old[number])
         self.status = 130 if number == signal.SIGINT else 0
 
+    @property
+    def noted(self) -> bool:
+        """Whether a signal has come to this process, which is alone."""
+        return bool(self._old) and self.status is not None
+
     def __call__(self, step: int, checkpoints) -> bool:
         """Whether to save and stop after `step`; asked by all processes."""
         if jax.process_count() > 1:

@@ -1,7 +1,6 @@
 """Ctrl-C in every task: one line, status 130, and nothing half done is left."""
 
 import signal
-import time
 
 import pytest
 
@@ -18,31 +17,35 @@ TASKS = {
     "export": ("--config.export.path=nowhere",),
     "report": (),
 }
-
-
+# These log a line before they compute.
 LONG = ("sample", "probe", "contrastive", "dense", "fid", "track")
+# A process that Python itself ends by the signal has status 130 in a shell, too.
+STATUSES = (130, -signal.SIGINT)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("task", "seconds"), [(task, 0) for task in TASKS] + [(task, 6) for task in LONG]
+    ("task", "lines"), [(task, 1) for task in TASKS] + [(task, 2) for task in LONG]
 )
-def test_an_interrupt_is_one_line(pretrained_copy, task, seconds):
-    """At once, while it imports, and later, while it compiles or computes."""
+def test_an_interrupt_is_one_line(pretrained_copy, task, lines):
+    """At once, while it imports, and after its first line, while it computes."""
     process = run_tools.start(
         *run_tools.TINY, f"--workdir={pretrained_copy}", f"--task={task}", *TASKS[task]
     )
-    lines = []
+    seen = []
     for line in process.stderr:
-        lines.append(line)
-        if f"task {task} in" in line:
+        if seen or f"task {task} in" in line:
+            seen.append(line)
+        if len(seen) == lines:
             break
-    time.sleep(seconds)
     process.send_signal(signal.SIGINT)
-    rest, _ = process.communicate(timeout=120)[::-1]
-    text = "".join(lines) + (rest or "")
+    try:
+        _, rest = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    text = "".join(seen) + rest
     assert "Traceback" not in text
-    assert process.returncode == 130, text
-    last = text.splitlines()[-1]  # the latter where heads are trained
+    assert process.returncode in STATUSES, text
+    last = text.splitlines()[-1]  # the latter where something is trained
     assert "the same command goes on" in last or "stopped by signal" in last
     assert not list(pretrained_copy.glob("*.part"))

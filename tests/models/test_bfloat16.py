@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 import sklearn.datasets
 
 from ddae_jax.denoiser import Denoiser

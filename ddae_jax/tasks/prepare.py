@@ -8,7 +8,6 @@ from ddae_jax.experiment import Experiment
 
 def run(experiment: Experiment) -> None:
     """Prepares config.data.name in config.data.folder, or in TFDS's own folder."""
-    del experiment.workdir
     folder = sources.prepare(
         experiment.settings.data.name, experiment.settings.data.folder or None
     )

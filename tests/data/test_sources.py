@@ -1,7 +1,5 @@
 """Names, digits, residence in memory, subsets and held-out parts."""
 
-import time
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -84,10 +82,8 @@ def test_absent_data_is_an_error_at_once(
 ):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     monkeypatch.setattr(sources, "FASHION_MNIST_FOLDER", str(tmp_path / "none"))
-    start = time.monotonic()
     with pytest.raises(UserError, match=hint.replace("(", r"\(")) as error:
         sources.load(name, "train", folder=str(tmp_path) if with_folder else None)
-    assert time.monotonic() - start < 5
     assert "\n" not in str(error.value)
 
 

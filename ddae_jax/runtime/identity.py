@@ -85,7 +85,7 @@ def of_files(
     return of(
         names=[path.relative_to(root).as_posix() for path in paths],
         sizes=sizes,
-        contents=[_of_file(path) for path in read],
+        contents=[of_file(path) for path in read],
     )
 
 
@@ -94,7 +94,8 @@ def spread(count: int, chosen: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(chosen, count)).astype(np.int64))
 
 
-def _of_file(path: pathlib.Path) -> str:
+def of_file(path: pathlib.Path) -> str:
+    """Returns the SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -3,7 +3,6 @@
 Xiang et al. 2023 observe that the probe's accuracy peaks before generation does.
 """
 
-import hashlib
 import json
 import time as clock
 from collections.abc import Mapping, Sequence
@@ -11,19 +10,20 @@ from collections.abc import Mapping, Sequence
 from absl import logging
 from matplotlib.figure import Figure
 
+from ddae_jax.data.identity import of_source
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import Experiment
 from ddae_jax.report import figures as curves
 from ddae_jax.report import outcome
 from ddae_jax.runtime import checkpoint
+from ddae_jax.runtime.identity import of
 from ddae_jax.settings import plain
 from ddae_jax.tasks import fid, probe
 from ddae_jax.tasks.fid import samples as fid_samples
+from ddae_jax.tasks.fid.samples import features_identity
 
 FOLDER = "track"
-_PROBE = ("probe",)
-_DISTANCE = ("fid", "sample", "sampler")
-"""Sections that a stored result follows from."""
+_NOT_OF_THE_RESULT = ("output", "baselines", "cache", "cache_folder")
 
 
 def run(experiment: Experiment) -> None:
@@ -45,14 +45,16 @@ def run(experiment: Experiment) -> None:
     )
     # A probe and samples take long: a distance that cannot be had is told first.
     measure, missing = _prepare_distance(experiment)
+    probed = probed_with(experiment) if "probe" in settings.measures else None
     points = []
     for step in steps:
+        of_probe, of_distance = _identities(experiment, step, probed, measure)
         point = {"step": step}
-        if "probe" in settings.measures:
-            point["probe"] = _stored(experiment, step, "probe", _PROBE, _probe)
+        if probed is not None:
+            point["probe"] = _stored(experiment, step, "probe", of_probe, _probe)
         if measure is not None:
             point["fid"] = _stored(
-                experiment, step, "fid", _DISTANCE, _distance, measure
+                experiment, step, "fid", of_distance, _distance, measure
             )
         points.append(point)
     name = None if measure is None else measure.distance_name
@@ -115,37 +117,46 @@ def _prepare_distance(experiment: Experiment) -> tuple[fid.Measure | None, str]:
         return None, str(error)
 
 
-def _stored(experiment, step, name, sections, function, *inputs):
-    """The result in track/STEP_NAME.json where it follows from the same weights and
-    settings of `sections`, else a new one, stored."""
-    # A run that began anew has other weights at the same steps.
+def probed_with(experiment: Experiment) -> str:
+    """Identity of what all checkpoints are probed with and on."""
+    settings = experiment.settings
+    probe = plain.of_section(settings.probe)
+    return of(
+        probe={k: v for k, v in probe.items() if k not in _NOT_OF_THE_RESULT},
+        train=of_source(experiment.source("train")),
+        test=of_source(experiment.source("test")),
+        seed=settings.seed,
+        dtype=settings.dtype,
+    )
+
+
+def _identities(experiment, step, probed, measure) -> tuple[str, str]:
+    """Of the probe and of the distance of one checkpoint."""
+    # By its weights: a run that began anew has others at the same steps.
     trained = experiment.trained(step)
-    content = [_settings(experiment, sections), trained.identity()]
-    key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    of_probe = of(probe=probed, weights=trained.identity())
+    if measure is None:
+        return of_probe, ""
+    samples = features_identity(experiment, trained, measure.network)
+    return of_probe, of(samples=samples, reference=measure.reference.identity)
+
+
+def _stored(experiment, step, name, identity, function, *inputs):
+    """The result in track/STEP_NAME.json where it has this identity, else a new one,
+    stored."""
     file = f"{FOLDER}/{step:08d}_{name}.json"
     try:
         known = experiment.read_json(file)
     except (FileNotFoundError, json.JSONDecodeError):
         known = {}
-    if known.get("settings") == key:
+    if known.get("identity") == identity:
         logging.info("track: %s of step %d is known", name, step)
         return known["result"]
     logging.info("track: %s of step %d", name, step)
     result = function(experiment.changed("checkpoint", step=step), *inputs)
     (experiment.workdir / FOLDER).mkdir(exist_ok=True)
-    experiment.write_json(file, {"settings": key, "result": result})
+    experiment.write_json(file, {"identity": identity, "result": result})
     return result
-
-
-def _settings(experiment: Experiment, sections: Sequence[str]) -> dict:
-    """What a stored result must have been measured with."""
-    settings = experiment.settings
-    values = plain.of_settings(settings)
-    return {
-        "seed": settings.seed,
-        "dtype": settings.dtype,
-        "class_conditional": settings.train.class_conditional,
-    } | {name: values[name] for name in (*sections, "data", "autoencoder")}
 
 
 def _probe(experiment: Experiment) -> dict:

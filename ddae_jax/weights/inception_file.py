@@ -5,7 +5,6 @@ files, it carries the first digits of its own sha256 in its name.
 """
 
 import dataclasses
-import hashlib
 import pathlib
 import re
 
@@ -15,6 +14,7 @@ import numpy as np
 from absl import logging
 
 from ddae_jax.errors import UserError
+from ddae_jax.runtime.identity import of_file
 from ddae_jax.weights import folder, torch_files
 from ddae_jax.weights.inception import params_from_torch
 
@@ -62,7 +62,7 @@ def load(path: str | pathlib.Path, cache: pathlib.Path) -> InceptionFile:
     path = pathlib.Path(path).expanduser()
     if not path.is_file():
         raise UserError(f"there is no file {path}. {_where()}")
-    sha256 = hash_of(path)
+    sha256 = of_file(path)
     named = re.search(r"-([0-9a-f]{8,64})\.pth$", path.name)
     if named and not sha256.startswith(named[1]):
         raise UserError(
@@ -83,12 +83,6 @@ def load(path: str | pathlib.Path, cache: pathlib.Path) -> InceptionFile:
         target.mkdir(parents=True, exist_ok=True)
         folder.write_parameters(target, params)
     return InceptionFile(jax.tree.map(np.array, params), sha256)
-
-
-def hash_of(path: pathlib.Path) -> str:
-    """The sha256 of a file, as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _where() -> str:

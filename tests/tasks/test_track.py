@@ -9,6 +9,7 @@ import pytest
 from ddae_jax import main
 from ddae_jax.errors import UserError
 from ddae_jax.tasks import track
+from tests.tools import fid as fid_tools
 from tests.tools import runs as run_tools
 
 FLAGS = (
@@ -61,6 +62,19 @@ def test_what_is_measured_is_not_repeated_and_other_settings_are(workdir):
         path.name for path in before if os.stat(path).st_mtime_ns != before[path]
     }
     assert changed == {"00000002_probe.json", "00000004_probe.json"}
+
+
+def test_a_reference_that_was_changed_in_place_is_noticed(pretrained_copy, tmp_path):
+    flags = [*FLAGS, f"--workdir={pretrained_copy}", "--task=track"]
+    flags += ["--config.track.measures=('fid',)", "--config.track.steps=(4,)"]
+    folder = tmp_path / "real"
+    found = []
+    for seed in (0, 1):
+        shutil.rmtree(folder, ignore_errors=True)
+        fid_tools.write_folder(folder, fid_tools.images(24, seed))
+        main.main(["main", *flags, f"--config.fid.reference={folder}"])
+        found.append(read(pretrained_copy)["points"][0]["fid"])
+    assert found[0] != found[1]
 
 
 def test_without_a_feature_network_the_probe_is_tracked_and_the_reason_told(workdir):

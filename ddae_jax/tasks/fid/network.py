@@ -67,8 +67,7 @@ def _classifier(experiment: Experiment, folder: pathlib.Path) -> layer_chain.Cha
         experiment.settings.fid.classifier_steps,
         experiment.settings.fid.classifier_seed,
     )
-    about = {
-        "trained_on": source.name,
+    facts = {
         "images": len(source),
         "images_fingerprint": of_source(source),
         "steps": steps,
@@ -77,18 +76,22 @@ def _classifier(experiment: Experiment, folder: pathlib.Path) -> layer_chain.Cha
     parallel.all_processes(True)  # no process writes while another one looks
     if (folder / layer_chain.DESCRIPTION).is_file():
         found = layer_chain.read(folder)
-        if {key: found.about.get(key) for key in about} == about:
+        if {key: found.about.get(key) for key in facts} == facts:
             return found
     logging.info("fid: training a classifier on %s, %d steps", source.name, steps)
     training = folder / "training"
-    identity = of(**about, devices=experiment.mesh.size)
+    identity = of(**facts, devices=experiment.mesh.size)
     try:
         keep_only(training, identity)
         trained = feature_classifier.fit(training, source, experiment.mesh, steps, seed)
     except UserError as error:
         raise UserError(f"config.fid.features: {error}") from error
     name = f"classifier trained on {source.name}, {steps} steps, seed {seed}"
-    about |= {"training_accuracy": round(trained.accuracy, 4)}
+    about = {
+        "trained_on": source.name,
+        **facts,
+        "training_accuracy": round(trained.accuracy, 4),
+    }
     if jax.process_index() == 0:
         layer_chain.write(folder, trained.chain, trained.tensors, name, about)
     clear(training)

@@ -1,8 +1,6 @@
 """What samples are compared with: a data set, a folder of images, or statistics."""
 
 import dataclasses
-import hashlib
-import json
 import pathlib
 import zipfile
 
@@ -21,11 +19,10 @@ from ddae_jax.metrics import statistics_files
 from ddae_jax.metrics.frechet import Statistics
 from ddae_jax.runtime import parallel
 from ddae_jax.runtime.files import replacing
-from ddae_jax.runtime.identity import of_files
+from ddae_jax.runtime.identity import of, of_file, of_files
 from ddae_jax.tasks.fid import collect as fid_features
 from ddae_jax.tasks.fid.collect import Extract
 from ddae_jax.tasks.fid.feature_network import FeatureNetwork
-from ddae_jax.weights.inception_file import hash_of
 
 FIELD = "config.fid.reference"
 SHOWN = 36  # images of each set in the picture
@@ -82,7 +79,7 @@ def open_images(
             identity = of_files(path, image_files(path))
         elif path.is_file():
             source = unlabelled.open_npz(path)
-            identity = hash_of(path)
+            identity = of_file(path)
         else:
             raise UserError(f"there is no file or folder {path}")
     except UserError as error:
@@ -146,7 +143,7 @@ def _of_file(experiment, path, has_images, network, extract, mesh, cache) -> Ref
             f"features of width {network.width}"
         )
     count = "" if statistics.count is None else f", {statistics.count:,} images"
-    found = Reference(f"{path.name}{count}", hash_of(path), statistics, None, None)
+    found = Reference(f"{path.name}{count}", of_file(path), statistics, None, None)
     if not has_images:
         return found
     images = open_images(path, FIELD, network, experiment.settings.data.threads)
@@ -160,8 +157,7 @@ def _of_images(experiment, images, network, extract, mesh, cache) -> Reference:
     source, keep = images.source, experiment.settings.fid.precision_count
     check_count(experiment, FIELD, len(source))
     shown = source.read(fid_features.chosen(len(source), SHOWN))
-    facts = [dict(network.facts), images.identity, len(source), keep]
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    key = of(network=network.facts, images=images.identity, kept=keep)
     path = cache / f"reference-{key[:32]}.npz"
     if parallel.all_processes(path.is_file()):
         statistics, features = _read(path)

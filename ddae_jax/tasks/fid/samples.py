@@ -1,7 +1,6 @@
 """The samples that config.fid asks about: drawn on the spot, or files."""
 
 import dataclasses
-import json
 import pathlib
 import shutil
 import time as clock
@@ -19,6 +18,7 @@ from ddae_jax.metrics.frechet import FeatureSums
 from ddae_jax.report import pictures
 from ddae_jax.runtime import compiler, parallel
 from ddae_jax.runtime.files import replacing
+from ddae_jax.runtime.identity import of
 from ddae_jax.settings import plain
 from ddae_jax.tasks import sample
 from ddae_jax.tasks.fid import collect as fid_features
@@ -113,17 +113,11 @@ def drawn(
         facts["guidance_scale"] = experiment.settings.sample.guidance_scale
         facts["guidance_interval"] = str(experiment.settings.sample.guidance_interval)
     start = _start(experiment, network, count)
-    weights = trained.identity()
-    identity = json.dumps(
-        {
-            **facts,
-            **network.facts,
-            **plain.of_section(experiment.settings.fid),
-            "weights": weights,
-            "dtype": experiment.settings.dtype,
-            "guidance_channels": experiment.settings.sample.guidance_channels,
-            "autoencoder": plain.of_section(experiment.settings.autoencoder),
-        }
+    identity = of(
+        features=features_identity(experiment, trained, network),
+        kept=fid.precision_count,
+        splits=fid.inception_splits,
+        files=fid.keep_samples,
     )
     partial = experiment.workdir / PARTIAL
     shown: list[np.ndarray] = []
@@ -160,6 +154,32 @@ def drawn(
         partial.unlink(missing_ok=True)
     name = f"{count:,} samples of step {trained.step}"
     return Samples(name, facts, collected, np.stack(shown))
+
+
+def features_identity(
+    experiment: Experiment, trained: Trained, network: FeatureNetwork
+) -> str:
+    """Changes when the features of what `drawn` draws may."""
+    settings = experiment.settings
+    sample = settings.sample
+    guidance = None
+    if settings.train.class_conditional:
+        guidance = {
+            "classes": experiment.class_count,
+            "label": sample.label,
+            "scale": sample.guidance_scale,
+            "interval": sample.guidance_interval,
+            "channels": sample.guidance_channels,
+        }
+    return of(
+        weights=trained.identity(),
+        sampler=plain.of_chosen(settings, "sampler"),
+        guidance=guidance,
+        seed=settings.seed,
+        dtype=settings.dtype,
+        count=settings.fid.count,
+        network=network.facts,
+    )
 
 
 def from_files(

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from ddae_jax.data.identity import of_source
 from ddae_jax.data.source import Source
 from ddae_jax.denoiser import Denoiser
 from ddae_jax.errors import UserError
@@ -54,7 +55,7 @@ def settings(
         "weights": weights,
         "seed": experiment.settings.seed,
         "dtype": experiment.settings.dtype,
-        "data.name": train.name,
+        "images": of_source(train),
         "image_shape": train.image_shape,
         "train_images": len(train),
         "class_names": train.class_names,
@@ -91,6 +92,11 @@ def claim(folder: pathlib.Path, wanted: dict) -> None:
         folders.write_settings(folder, wanted)
         return
     key = different[0]
+    if key == "images":
+        raise UserError(
+            f"{folder} is of a run on other training images; name another "
+            "--config.finetune.output, or delete the folder"
+        )
     raise UserError(
         f"{folder} is of a run with {key}={found.get(key)!r}, not {wanted[key]!r}; "
         "name another --config.finetune.output, or delete the folder"

@@ -9,6 +9,7 @@ from absl import logging
 from jax.sharding import Mesh
 
 from ddae_jax.data import source as data_source
+from ddae_jax.data.identity import of_source
 from ddae_jax.data.source import Source
 from ddae_jax.denoiser import Denoiser
 from ddae_jax.diffusion.process import Process
@@ -198,6 +199,11 @@ def check_settings(folder: pathlib.Path, wanted: Mapping[str, object]) -> None:
     different = different_fields(folder, wanted)
     if different and not folders.has_diverged(folder):
         field, (old, new) = next(iter(different.items()))
+        if field == "data":
+            raise UserError(
+                f"config.data: {folder} was trained on other images; delete that "
+                "folder to train anew, or name another config.noisy_classifier.output"
+            )
         raise UserError(
             f"config.{field}: {folder} was trained with {old!r}, not {new!r}; delete "
             "that folder to train anew, or give the old value"
@@ -245,7 +251,7 @@ def _features(experiment, train, mesh) -> Assignment:
         "epochs": recipe.epochs,
     }
     determined_by = {
-        **_determined(experiment, "features", train, ("network.", "process.")),
+        **weights_follow_from(experiment, "features", train, ("network.", "process.")),
         "checkpoint.step": trained.step,
         "noisy_classifier.tap": tap,
         # A pre-training that began anew has other weights at the same step.
@@ -283,7 +289,7 @@ def _wide_resnet(experiment, train, mesh) -> Assignment:
         "schedule": f"{recipe.warmup_epochs} warm-up epochs, cosine per epoch to 0",
         "epochs": recipe.epochs,
     }
-    determined_by = _determined(experiment, "wide_resnet", train, ("process.",))
+    determined_by = weights_follow_from(experiment, "wide_resnet", train, ("process.",))
     training = _training(
         experiment, "wide_resnet", classifier, optimizer, mesh, len(train)
     )
@@ -293,15 +299,16 @@ def _wide_resnet(experiment, train, mesh) -> Assignment:
 _MAKERS = {"features": _features, "wide_resnet": _wide_resnet}
 
 
-def _determined(experiment, kind, train, prefixes) -> dict[str, object]:
-    """The config fields that the weights follow from, as JSON has them."""
+def weights_follow_from(experiment, kind, train, prefixes) -> dict[str, object]:
+    """The config fields and images that the weights follow from, as JSON has them."""
     prefixes += (f"noisy_classifier.{kind}.",)
-    names = ("seed", "dtype", "data.name", "data.image_size", "data.channels")
+    names = ("seed", "dtype", "data.image_size", "data.channels")
     flat = plain.flatten(plain.of_settings(experiment.settings))
     flip, crop = _augmentation(experiment)
     return {
         **{k: v for k, v in flat.items() if k in names or k.startswith(prefixes)},
         "noisy_classifier.train_count": len(train),
+        "data": of_source(train),
         "noisy_classifier.flip": flip,
         "noisy_classifier.crop": crop,
     }

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from ddae_jax.data import source as data_source
+from ddae_jax.data.identity import of_source
 from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import Experiment, cell
@@ -117,17 +118,7 @@ def _probe(experiment: Experiment) -> Predictor:
     train = data_source.subset(train, np.arange(count))
     trained.check_images(train)
     check_training(train)
-    identity = {
-        "step": trained.step,
-        "weights": trained.identity((chosen.tap,)),
-        "tap": chosen.tap,
-        "time": chosen.time.time,
-        "data": train.name,
-        "train_images": len(train),
-        "classes": list(train.class_names),
-        "l2": experiment.settings.probe.l2,
-        "seed": experiment.settings.seed,
-    }
+    identity = identity_of(experiment, trained, chosen, train)
     path = experiment.workdir / FILE
     head = read(path, identity)
     if head is None:
@@ -153,6 +144,22 @@ def _probe(experiment: Experiment) -> Predictor:
         lambda features: probabilities(head, features),
         facts,
     )
+
+
+def identity_of(
+    experiment: Experiment, trained: Trained, chosen: TapAtTime, train: Source
+) -> dict:
+    """All that decides what a head comes to, JSON-able."""
+    return {
+        "step": trained.step,
+        "weights": trained.identity((chosen.tap,)),
+        "tap": chosen.tap,
+        "time": chosen.time.time,
+        "images": of_source(train),
+        "classes": list(train.class_names),
+        "l2": experiment.settings.probe.l2,
+        "seed": experiment.settings.seed,
+    }
 
 
 def _model(

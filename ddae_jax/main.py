@@ -1,11 +1,11 @@
 """The command line: python -m ddae_jax.main --config=configs/digits.py"""
 
-import signal
 import sys
 
 from absl import flags, logging
 
 from ddae_jax.errors import UserError
+from ddae_jax.runtime import interrupts
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -39,12 +39,6 @@ def help_text() -> str:
     return "\n\n".join(parts)
 
 
-def _interrupt(*_):
-    """Python's own handler by another name: that one asyncio replaces while orbax
-    restores, and then an interrupt can get lost."""
-    raise KeyboardInterrupt
-
-
 def run(argv: list[str]) -> None:
     """Runs the tasks that the command line names.
 
@@ -56,7 +50,6 @@ def run(argv: list[str]) -> None:
     from ddae_jax.tasks import TASKS
 
     log.to_stderr()
-    signal.signal(signal.SIGINT, _interrupt)
     command = command_line.parse(argv, define_flags)
     parallel.initialize(
         command.flags.coordinator,
@@ -68,7 +61,7 @@ def run(argv: list[str]) -> None:
     with files.only_run_in(command.workdir):
         command_line.save(command)
         experiment = Experiment(command.settings, command.workdir)
-        for name in command.settings.tasks:
+        for name in command.tasks:
             logging.info("task %s in %s", name, command.workdir)
             experiment = TASKS[name].load()(experiment) or experiment
             parallel.all_processes(True)  # what process 0 wrote is there for the next
@@ -76,6 +69,7 @@ def run(argv: list[str]) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point: exit status 2 and one line where the user's input cannot be used."""
+    interrupts.take()
     argv = sys.argv if argv is None else argv
     flags.FLAGS.mark_as_parsed()  # absl's own flags: we parse ours
     try:
@@ -84,8 +78,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on", file=sys.stderr)
-        raise SystemExit(130) from None
+        interrupts.leave()
     except Exception as error:
         from ddae_jax.runtime import files
 

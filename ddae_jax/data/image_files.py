@@ -36,13 +36,13 @@ def find(given: str, field: str) -> tuple[pathlib.Path, list[pathlib.Path]]:
         return place.parent, [place]
     if not place.is_dir():
         raise UserError(f"{field}: there is no file or folder {given}")
-    files = sorted(path for path in place.rglob("*") if path.is_file())
+    files = sorted(path for path in place.rglob("*") if not path.is_dir())
     known = _extensions()
-    found = [path for path in files if path.suffix.lower() in known]
+    found = [path for path in files if path.suffix.lower() in known and path.is_file()]
     if not found:
         shown = f"; it holds {files[0].name}" if files else ", it is empty"
         raise UserError(f"{field}: no images in {given}{shown}")
-    others = [path for path in files if path.suffix.lower() not in known]
+    others = sorted({*files} - {*found})
     if others:
         logging.warning(
             "%s: %d files in %s are no images, such as %s",

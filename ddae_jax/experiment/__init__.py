@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import pathlib
 from typing import Any
 
@@ -127,12 +126,18 @@ class Experiment:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(height, width, channels) of what the denoiser of this workdir takes."""
-        return tuple(self.read_json(DATA)["image_shape"])
+        return tuple(self._data("image_shape", list))
 
     @property
     def class_count(self) -> int:
         """Of the data set that the denoiser of this workdir was trained on."""
-        return self.read_json(DATA)["class_count"]
+        return self._data("class_count", int)
+
+    def _data(self, name: str, kind: type) -> Any:
+        value = self.read_json(DATA).get(name)
+        if not isinstance(value, kind):
+            raise UserError(f"{self.workdir / DATA}: damaged: {name} is {value!r}")
+        return value
 
     def describe_data(self, source: Source) -> None:
         """Writes down what the denoiser is trained on."""
@@ -199,5 +204,10 @@ class Experiment:
             files.write_json(self.workdir / name, content)
 
     def read_json(self, name: str) -> dict:
-        """Reads WORKDIR/`name`."""
-        return json.loads((self.workdir / name).read_text())
+        """Reads WORKDIR/`name`.
+
+        Raises:
+          FileNotFoundError: there is none.
+          UserError: it is damaged.
+        """
+        return files.read_object(self.workdir / name)

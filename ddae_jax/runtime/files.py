@@ -41,10 +41,27 @@ def replacing(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
 def read_json(path: pathlib.Path) -> dict | None:
     """The object in a JSON file; None where there is no such file, or no object."""
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError):
+        return read_object(path)
+    except (OSError, UserError):
         return None
-    return content if isinstance(content, dict) else None
+
+
+def read_object(path: pathlib.Path) -> dict:
+    """The object in a JSON file.
+
+    Raises:
+      FileNotFoundError: there is none.
+      UserError: it cannot be read, or holds no object.
+    """
+    try:
+        content = json.loads(read_regular(path))
+    except (FileNotFoundError, UserError):
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: not a JSON object")
+    return content
 
 
 def write_json(path: pathlib.Path, content: Mapping) -> None:

@@ -25,7 +25,6 @@ def to_stderr() -> None:
     logging.set_verbosity(logging.INFO)
     logging.set_stderrthreshold("info")
     logging.get_absl_handler().addFilter(_is_shown)
-    sys.unraisablehook = _unraisable
 
 
 def _is_shown(record) -> bool:
@@ -36,12 +35,6 @@ def _is_shown(record) -> bool:
     # A full disk is told in one line, by main.
     error = record.exc_info[1] if record.exc_info else None
     return not (disk_is_full(error) or NO_SPACE in record.getMessage())
-
-
-def _unraisable(found) -> None:
-    """Python's own, without what writes of orbax say after a failed one."""
-    if "Event loop is closed" not in str(found.exc_value):
-        sys.__unraisablehook__(found)
 
 
 def _summary_writer() -> type:

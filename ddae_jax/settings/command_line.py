@@ -30,11 +30,13 @@ class Command:
 
     Attributes:
       settings: checked.
+      tasks: to run now; settings.tasks where none was named.
       workdir: may not exist yet.
       flags: the values of main's own flags.
     """
 
     settings: Settings
+    tasks: tuple[str, ...]
     workdir: pathlib.Path
     flags: flags.FlagValues
 
@@ -70,8 +72,6 @@ def parse(argv: Sequence[str], define: Callable[[flags.FlagValues], None]) -> Co
     if "import" in tasks:  # what an earlier file needed is not this one's
         schema.reset(config, "import_weights")
     config = _override(config, given)
-    if tasks:
-        config.tasks = tasks
     if config.name == image_folder.NAME:  # one config for everybody's folders
         config.name = _named_by(config.data.folder)
     variant = f"-{config.variant}" if config.variant else ""
@@ -80,7 +80,8 @@ def parse(argv: Sequence[str], define: Callable[[flags.FlagValues], None]) -> Co
         earlier = saved.read(workdir)
     if earlier is not None:
         config = saved.keep_trained(config, earlier, workdir)
-    return Command(schema.build(config), workdir, values)
+    settings = schema.build(config, tasks)
+    return Command(settings, tasks or settings.tasks, workdir, values)
 
 
 def save(command: Command) -> None:
@@ -90,7 +91,7 @@ def save(command: Command) -> None:
     if jax.process_index() != 0:
         return
     first = not (command.workdir / saved.FILE).exists()
-    if first or set(command.settings.tasks) & set(_MAKERS):
+    if first or set(command.tasks) & set(_MAKERS):
         saved.write(command.settings, command.workdir)
     with (command.workdir / "commands.txt").open("a") as lines:
         words = shlex.join(["python", "-m", "ddae_jax.main", *sys.argv[1:]])
@@ -106,10 +107,11 @@ def _start(
     if "import" in tasks:
         config = schema.default()  # the file says the rest
         config.name = "imported"
+        config.tasks = ("import",)
         return config
     if values.workdir and not pathlib.Path(values.workdir).is_dir():
         around = pathlib.Path(values.workdir).parent.glob("*")
-        beside = [str(path) for path in around if path.is_dir()]
+        beside = [str(path) for path in around if (path / saved.FILE).is_file()]
         if beside:
             raise UserError(unknown("--workdir: folder", values.workdir, beside))
         raise UserError(f"--workdir: there is no folder {values.workdir}")

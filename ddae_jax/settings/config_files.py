@@ -27,7 +27,7 @@ def load(given: str) -> ConfigDict:
     if not pathlib.Path(path).is_file():
         folder = pathlib.Path(path).parent
         known = sorted(map(str, folder.glob("*.py"))) if folder.is_dir() else []
-        if not known:
+        if not known or pathlib.Path(path).exists():
             raise UserError(f"--config: there is no file {path}")
         raise UserError(unknown("--config", path, known))
     spec = importlib.util.spec_from_file_location("ddae_jax_config", path)

@@ -7,7 +7,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from ddae_jax.errors import UserError
-from ddae_jax.runtime.files import replacing
+from ddae_jax.runtime.files import read_object, replacing
 from ddae_jax.settings import config_files, plain, schema
 from ddae_jax.settings.root import CHOSEN, Settings
 
@@ -28,16 +28,18 @@ def read(workdir: pathlib.Path) -> ConfigDict | None:
     path = workdir / FILE
     if not path.exists():
         return None
+    saved = read_object(path)
     try:
-        saved = json.loads(path.read_text())
-        names = [saved[section]["name"] for section in CHOSEN]
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: not JSON: {error}") from error
+        names = [str(saved[section]["name"]) for section in CHOSEN]
+        imports = [str(name) for name in saved.get("imports", ())]
     except (KeyError, TypeError) as error:
-        raise UserError(f"{path}: not the config of a run: {error}") from error
-    config_files.import_modules(saved.get("imports", ()))
+        raise UserError(f"{path}: not the config of a run: {error!r}") from error
+    config_files.import_modules(imports)
     config = schema.default(*names)
-    _fill(config, saved, "")
+    try:
+        _fill(config, saved, "")
+    except TypeError as error:
+        raise UserError(f"{path}: not the config of a run: {error}") from error
     return config
 
 
@@ -97,4 +99,4 @@ def _tuples(value):
 def _imported(workdir: pathlib.Path) -> bool:
     """Whether its checkpoint came in by the task import, whatever was done since."""
     path = workdir / "data.json"
-    return path.exists() and json.loads(path.read_text()).get("train_images", 0) is None
+    return path.exists() and read_object(path).get("train_images", 0) is None

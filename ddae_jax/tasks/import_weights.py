@@ -19,7 +19,7 @@ from ddae_jax.diffusion import PROCESSES
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import DATA, Experiment, autoencoder, model
 from ddae_jax.runtime import checkpoint
-from ddae_jax.runtime.files import read_json, write_json
+from ddae_jax.runtime.files import check_regular, read_json, write_json
 from ddae_jax.settings import plain, saved, schema
 from ddae_jax.settings.autoencoder import AutoencoderSettings
 from ddae_jax.settings.fields import unknown
@@ -79,10 +79,11 @@ def run(experiment: Experiment) -> Experiment:
     """
     section = experiment.settings.import_weights
     path, workdir = pathlib.Path(section.path), experiment.workdir
-    if not section.path or not path.is_file():
+    if not section.path or not path.exists():
         raise UserError(
             f"config.import_weights.path: there is no file {section.path!r}"
         )
+    check_regular(path)
     for field, known in (
         ("family", families.FAMILIES),
         ("process", PROCESSES),

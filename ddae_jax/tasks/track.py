@@ -3,7 +3,6 @@
 Xiang et al. 2023 observe that the probe's accuracy peaks before generation does.
 """
 
-import json
 import time as clock
 from collections.abc import Mapping, Sequence
 
@@ -147,7 +146,7 @@ def _stored(experiment, step, name, identity, function, *inputs):
     file = f"{FOLDER}/{step:08d}_{name}.json"
     try:
         known = experiment.read_json(file)
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, UserError):
         known = {}
     if known.get("identity") == identity:
         logging.info("track: %s of step %d is known", name, step)

@@ -10,6 +10,7 @@ import pytest
 from ddae_jax import main
 from ddae_jax.diffusion.edm import EDM
 from ddae_jax.errors import UserError
+from ddae_jax.experiment import Experiment
 from ddae_jax.settings import command_line, plain
 from tests.conftest import ROOT
 
@@ -197,7 +198,7 @@ def test_flags_change_the_config_and_name_the_workdir():
     assert command.settings.probe.taps == ("out_2", "out_1")
     assert str(command.workdir) == "runs/digits-test"
     assert str(parse(f"--config={DIGITS}").workdir) == "runs/digits"
-    assert parse(TINY, "--task=sample,report").settings.tasks == ("sample", "report")
+    assert parse(TINY, "--task=sample,report").tasks == ("sample", "report")
 
 
 def test_a_process_brings_its_fields_and_its_sampler():
@@ -220,10 +221,59 @@ def trained(tmp_path):
 def test_a_later_task_uses_the_saved_config(trained):
     saved = json.loads((trained / "config.json").read_text())
     command = parse(f"--workdir={trained}", "--task=sample", "--config.sample.count=3")
-    changed = {"tasks": ("sample",), "sample": saved["sample"] | {"count": 3}}
+    changed = {"sample": saved["sample"] | {"count": 3}}
     assert json.loads(json.dumps(plain.of_settings(command.settings))) == json.loads(
         json.dumps(saved | changed)
     )
+    assert command.tasks == ("sample",)
+
+
+def test_a_task_that_was_named_once_is_not_the_configs(tmp_path):
+    command_line.save(parse(TINY, f"--workdir={tmp_path}", "--task=pretrain"))
+    tasks = parse(TINY).settings.tasks
+    assert parse(f"--workdir={tmp_path}").tasks == tasks
+    assert len(tasks) > 1
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("config.json", b"\xff\xfe"),
+        ("config.json", b"[1, 2]"),
+        ("config.json", b'{"network": {"name": ["unet"]}}'),
+        ("config.json", None),
+        ("data.json", b"["),
+        ("data.json", None),
+    ],
+)
+def test_a_damaged_file_of_a_workdir_is_named(trained, name, content, capsys):
+    (trained / "data.json").write_text("{}")
+    (trained / name).unlink()
+    if content is None:
+        os.mkfifo(trained / name)
+    else:
+        (trained / name).write_bytes(content)
+    with pytest.raises(SystemExit) as stopped:
+        main.main(["main", f"--workdir={trained}", "--task=sample"])
+    assert stopped.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"error: {trained / name}: ")
+
+
+def test_data_that_is_not_described_is_named(trained):
+    (trained / "data.json").write_text('{"image_shape": 3}')
+    experiment = Experiment(parse(f"--workdir={trained}").settings, trained)
+    with pytest.raises(UserError, match=r"data.json: damaged: image_shape is 3"):
+        _ = experiment.image_shape
+
+
+def test_a_value_of_another_kind_in_the_saved_config_is_named(trained):
+    path = trained / "config.json"
+    saved = json.loads(path.read_text())
+    saved["train"]["steps"] = ["many"]
+    path.write_text(json.dumps(saved))
+    with pytest.raises(UserError, match="config.json: .*steps|train.steps"):
+        parse(f"--workdir={trained}")
 
 
 @pytest.mark.parametrize(
@@ -274,6 +324,8 @@ def test_a_later_task_without_a_checkpoint_says_what_to_do(tmp_path):
 
 def test_a_mistyped_workdir_is_named_with_the_nearest(tmp_path):
     (tmp_path / "digits").mkdir()
+    (tmp_path / "digits" / "config.json").touch()
+    (tmp_path / "digist_photos").mkdir()  # no run
     with pytest.raises(UserError, match=r"mean '.*/digits'"):
         parse(f"--workdir={tmp_path / 'digist'}", "--task=probe")
     with pytest.raises(UserError, match="there is no folder"):

@@ -141,6 +141,14 @@ def place(array: Shaped[np.ndarray, "..."], sharding: Sharding) -> Shaped[Array,
     return jax.make_array_from_callback(array.shape, sharding, lambda i: array[i])
 
 
+def place_state(mesh: Mesh, tree: PyTree[np.ndarray]) -> PyTree[Array]:
+    """Puts a tree that every process holds whole onto the mesh as `state_shardings`.
+
+    A device gets its own part of each array alone.
+    """
+    return jax.tree.map(place, tree, state_shardings(mesh, tree))
+
+
 def on_host(tree: PyTree[Array | np.ndarray]) -> PyTree[np.ndarray]:
     """Returns numpy copies of global arrays, on every process."""
 

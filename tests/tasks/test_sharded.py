@@ -1,4 +1,4 @@
-"""What can be trained sharded is read sharded: by probe, fid and predict."""
+"""What can be trained sharded is read sharded: by probe, fid, predict and load."""
 
 import shutil
 
@@ -29,12 +29,15 @@ def compare(workdir, tmp_path, names, absolute):
         )
 
 
-def test_a_fine_tuned_network_stays_sharded(workdir, tmp_path):
+def test_a_fine_tuned_network_and_a_loaded_one_stay_sharded(workdir, tmp_path):
     absolute = {
         "predict/features": 1e-4,
         "predict/probabilities": 1e-3,
+        "load/features": 1e-4,
+        "load/denoised": 1e-4,
+        "load/samples": 1,  # a value between two levels may be rounded either way
     }
-    compare(workdir, tmp_path, ("predict",), absolute)
+    compare(workdir, tmp_path, ("predict", "load"), absolute)
 
 
 @pytest.mark.slow

@@ -11,7 +11,10 @@ from unittest import mock
 import jax
 import numpy as np
 
+import ddae_jax
 from ddae_jax.experiment.trained import Trained
+from ddae_jax.settings import schema
+from ddae_jax.settings.saved import write as write_config
 from ddae_jax.tasks import fid, predict, probe
 from tests.tools import dense as dense_tools
 from tests.tools import fid as fid_tools
@@ -27,6 +30,8 @@ def write_workdir(folder: pathlib.Path) -> None:
     config = dense_tools.make_config()
     dense_tools.write_checkpoint(folder, config)
     dense_tools.write_finetuned(folder, config)
+    config.mesh.fsdp = 2
+    write_config(schema.build(config), folder)
     fid_tools.write_folder(folder / IMAGES, fid_tools.images(7, 0))
     fid_tools.write_network(folder / NETWORK)
 
@@ -67,7 +72,18 @@ def _predict(workdir: pathlib.Path, fsdp: int) -> Numbers:
     return {"features": features, "probabilities": probabilities}
 
 
-_TASKS = {"probe": _probe, "fid": _fid, "predict": _predict}
+def _load(workdir: pathlib.Path, fsdp: int) -> Numbers:
+    """Takes `fsdp` out of the workdir's config."""
+    model = ddae_jax.load(workdir, batch_size=3)  # no multiple of two devices
+    noisy = np.random.default_rng(0).normal(size=(7, 8, 8, 1))
+    return {
+        "features": model.features(fid_tools.images(7, 0), "out_1", 0.1),
+        "denoised": model.denoise(noisy, 1.0),
+        "samples": model.sample(5, steps=2).astype(float),
+    }
+
+
+_TASKS = {"probe": _probe, "fid": _fid, "predict": _predict, "load": _load}
 
 
 def measure(workdir: pathlib.Path, names: Sequence[str], fsdp: int) -> Numbers:

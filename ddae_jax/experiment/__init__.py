@@ -164,7 +164,7 @@ class Experiment:
         shardings = parallel.state_shardings(self.mesh, shapes)
         with checkpoint.manager(self.workdir) as checkpoints:
             found = checkpoint.restore_part(checkpoints, step, shapes, shardings)
-        return self._with_weights(found["ema"], step)
+        return self.with_weights(found["ema"], step)
 
     def untrained(self) -> Trained:
         """The denoiser at the random weights at which its training starts."""
@@ -175,9 +175,15 @@ class Experiment:
             self.image_shape,
             parallel.state_shardings(self.mesh, shapes),
         )
-        return self._with_weights(params, 0)
+        return self.with_weights(params, 0)
 
-    def _with_weights(self, params: dict, step: int) -> Trained:
+    def with_weights(self, params: dict, step: int) -> Trained:
+        """The denoiser at `params`, which lie on the mesh, beside its autoencoder.
+
+        Raises:
+          UserError: the autoencoder's files do not go together, or not with the
+            denoiser.
+        """
         shape = self.image_shape
         latents, weights = self.autoencoder(shape)
         if weights is not None:

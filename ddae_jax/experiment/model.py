@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import pathlib
 from collections.abc import Iterator
 
@@ -9,12 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, Int, Num, PRNGKeyArray, UInt8
 
 from ddae_jax.data import augment
 from ddae_jax.denoiser import Denoiser
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import DATA, Experiment, autoencoder
+from ddae_jax.experiment.trained import Trained
 from ddae_jax.features.encode import Encode, Encoder, example_noise
 from ddae_jax.features.latents import LatentEncoder, Latents
 from ddae_jax.generate import Generator, generate
@@ -31,9 +34,13 @@ Images = Num[np.ndarray, "n height width channels"]
 def load(path: str | pathlib.Path, batch_size: int = 64) -> "Model":
     """Loads a denoiser with its EMA weights.
 
+    All devices work. The weights are shared among as many of them as config.mesh.fsdp
+    of the workdir says, where the number of devices allows it; images are split.
+
     Args:
       path: a folder that --task=export wrote, or the workdir of a run.
-      batch_size: in how large pieces its methods go through many images.
+      batch_size: in how large pieces its methods go through many images, rounded up to
+        a multiple of the number of devices.
 
     Raises:
       UserError: there is no such folder; it is neither of the two; or its files do not
@@ -51,20 +58,16 @@ def load(path: str | pathlib.Path, batch_size: int = 64) -> "Model":
             "workdir of a run (checkpoints)"
         )
     settings, image_shape = _description(path)
-    experiment = Experiment(settings, path)
-    if exported:
-        denoiser = experiment.denoiser
-        shapes = denoiser.parameter_shapes(image_shape)
-        params = weights_folder.read_parameters(path, shapes)
-        latents, of_latents = experiment.autoencoder(image_shape)
-    else:
-        trained = experiment.trained()
-        denoiser, latents = trained.denoiser, trained.latents
-        params, of_latents = parallel.on_host((trained.params, trained.autoencoder))
-    params, of_latents = jax.device_put((params, of_latents))
-    return Model(
-        denoiser, params, image_shape, settings, batch_size, latents, of_latents
-    )
+    # The run may have had more devices than are at hand.
+    fsdp = math.gcd(settings.mesh.fsdp, jax.device_count())
+    experiment = Experiment(settings, path).changed("mesh", fsdp=fsdp)
+    if not exported:
+        return Model(experiment.trained(), settings, batch_size)
+    shapes = experiment.denoiser.parameter_shapes(image_shape)
+    params = weights_folder.read_parameters(path, shapes)
+    placed = parallel.place_state(experiment.mesh, params)
+    step = experiment.read_json(DATA).get("step", 0)
+    return Model(experiment.with_weights(placed, step), settings, batch_size)
 
 
 def _description(path: pathlib.Path) -> tuple[Settings, tuple[int, int, int]]:
@@ -92,22 +95,14 @@ class Model:
     """A trained denoiser.
 
     Attributes:
-      denoiser: the network and its process.
-      params: its EMA weights.
-      image_shape: (height, width, channels) of its images, or of its latents.
+      trained: the denoiser with its weights, on the mesh.
       settings: of the run that trained it.
-      batch_size: images that go through the network at once.
-      latents: of a denoiser of latents: how they belong to images.
-      autoencoder: weights for it.
+      batch_size: images that go through the network at once, at least.
     """
 
-    denoiser: Denoiser
-    params: dict
-    image_shape: tuple[int, int, int]
+    trained: Trained
     settings: Settings
     batch_size: int = 64
-    latents: Latents | None = None
-    autoencoder: dict | None = None
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.image_shape))
@@ -115,6 +110,31 @@ class Model:
         return "<Model: {network} under {process}, ".format(**self.settings.names) + (
             f"{count / 1e6:.2f} M parameters, images of {shape}, {len(self.taps)} taps>"
         )
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The network and its process."""
+        return self.trained.denoiser
+
+    @property
+    def params(self) -> dict:
+        """Its EMA weights."""
+        return self.trained.params
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of its images, or of its latents."""
+        return self.trained.image_shape
+
+    @property
+    def latents(self) -> Latents | None:
+        """Of a denoiser of latents: how they belong to images."""
+        return self.trained.latents
+
+    @property
+    def autoencoder(self) -> dict | None:
+        """Weights for `latents`."""
+        return self.trained.autoencoder
 
     @property
     def taps(self) -> tuple[str, ...]:
@@ -143,7 +163,8 @@ class Model:
             raise UserError(unknown("tap", tap, self.taps))
         encoder, params = Encoder(self.denoiser, (tap,)), self.params
         if self._encodes(images):
-            encoder, params = LatentEncoder(encoder, self.latents), self._variables
+            encoder = LatentEncoder(encoder, self.latents)
+            params = self.trained.variables
         images = self._checked("images", images, clean=True)
         time = self._time(noise_level)
         key = stream(seed, "model/features")
@@ -151,7 +172,7 @@ class Model:
             _features(encoder, params, batch, indices, time, key)[tap]
             for batch, indices in self._batches(images)
         ]
-        return np.concatenate(parts)[: len(images)]
+        return np.concatenate(parallel.on_host(parts))[: len(images)]
 
     def denoise(
         self, noisy: Images, noise_level: float
@@ -172,7 +193,7 @@ class Model:
             _denoised(self.denoiser, self.params, batch, time)
             for batch, _ in self._batches(noisy)
         ]
-        return np.concatenate(parts)[: len(noisy)]
+        return np.concatenate(parallel.on_host(parts))[: len(noisy)]
 
     def sample(
         self, n: int, seed: int = 0, steps: int | None = None, label: int | None = None
@@ -209,25 +230,33 @@ class Model:
             self.denoiser, sampler, self.image_shape, decoder=self.latents
         )
         key = stream(seed, "sample/noise")  # as the task sample does
-        size = min(self.batch_size, n)
-        labels = None if label is None else np.full(size, label, np.int32)
+        variables, split = self.trained.variables, self._split
         parts = [
             generate(
                 generator,
-                self._variables,
+                variables,
                 key,
-                np.arange(start, start + size, dtype=np.int32),
-                labels,
+                parallel.place(indices, split),
+                None if label is None else parallel.place(indices * 0 + label, split),
+                split,
             )
-            for start in range(0, n, size)
+            for indices in self._pieces(n, min(self.batch_size, n))
         ]
-        return np.concatenate(parts)[:n]
+        return np.concatenate(parallel.on_host(parts))[:n]
 
     @property
-    def _variables(self) -> dict:
-        if self.latents is None:
-            return self.params
-        return {"denoiser": self.params, "autoencoder": self.autoencoder}
+    def _split(self) -> NamedSharding:
+        return parallel.batch_sharding(self.trained.mesh)
+
+    def _pieces(self, count: int, size: int) -> Iterator[np.ndarray]:
+        """Indices from 0 in pieces of `size`, or a little more, for all devices.
+
+        They go beyond `count` where the last piece would not be full.
+        """
+        devices = self.trained.mesh.size
+        size = -(-size // devices) * devices
+        for start in range(0, count, size):
+            yield np.arange(start, start + size, dtype=np.int32)
 
     def _encodes(self, images: Images) -> bool:
         """Whether they are images for the autoencoder."""
@@ -276,12 +305,14 @@ class Model:
             raise UserError(f"noise_level is {noise_level}; it must be positive")
         return self.denoiser.process.time_at(jnp.asarray([noise_level], jnp.float32))[0]
 
-    def _batches(self, images: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _batches(self, images: np.ndarray) -> Iterator[tuple[jax.Array, jax.Array]]:
         """Batches of one size, the last filled up with its last image."""
-        size = self.batch_size
-        for start in range(0, len(images), size):
-            indices = np.arange(start, start + size, dtype=np.int32)
-            yield images[np.minimum(indices, len(images) - 1)], indices
+        for indices in self._pieces(len(images), self.batch_size):
+            batch = images[np.minimum(indices, len(images) - 1)]
+            yield (
+                parallel.place(batch, self._split),
+                parallel.place(indices, self._split),
+            )
 
 
 @compiler.jit(static_argnames=("encode",))

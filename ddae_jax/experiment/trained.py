@@ -16,12 +16,12 @@ from ddae_jax.features.latents import LatentEncoder, Latents
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A denoiser with the EMA weights of one checkpoint, or at random weights.
+    """A denoiser with the EMA weights of one checkpoint, fine-tuned from it, or random.
 
     Attributes:
       denoiser: the network and its process.
-      params: EMA weights, on the mesh as they are trained.
-      step: optimiser steps that made them; 0 for random weights.
+      params: its weights, on the mesh as they are trained.
+      step: of the pre-training that they come from; 0 for random weights.
       image_shape: (height, width, channels) of what the denoiser takes.
       mesh: of the devices at hand.
       latents: of a denoiser of latents: how they belong to images.

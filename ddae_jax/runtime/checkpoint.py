@@ -7,6 +7,8 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from jax.sharding import Sharding
+from jaxtyping import Array, PyTree
 from orbax.checkpoint import checkpoint_managers
 
 from ddae_jax.errors import UserError
@@ -31,7 +33,9 @@ def _negative_loss(metrics: dict) -> float:
     return -metrics["loss"]
 
 
-def manager(workdir: str | pathlib.Path, keep: Keep | None = None):
+def manager(
+    workdir: str | pathlib.Path, keep: Keep | None = None
+) -> ocp.CheckpointManager:
     """Returns the orbax CheckpointManager of `workdir`/checkpoints.
 
     Args:
@@ -56,7 +60,11 @@ def manager(workdir: str | pathlib.Path, keep: Keep | None = None):
 
 
 def save(
-    checkpoints, step: int, state: Any, loss: float, notes: dict | None = None
+    checkpoints: ocp.CheckpointManager,
+    step: int,
+    state: PyTree[Array],
+    loss: float,
+    notes: dict[str, Any] | None = None,
 ) -> None:
     """Starts to write `state` in the background, with the loss that ranks it.
 
@@ -72,12 +80,17 @@ def save(
     )
 
 
-def read_notes(checkpoints, step: int) -> dict:
+def read_notes(checkpoints: ocp.CheckpointManager, step: int) -> dict[str, Any]:
     """Returns the notes that a checkpoint was saved with; empty where it has none."""
     return checkpoints.metadata(step).custom_metadata or {}
 
 
-def restore(checkpoints, step: int, shapes: Any, shardings: Any) -> Any:
+def restore(
+    checkpoints: ocp.CheckpointManager,
+    step: int,
+    shapes: PyTree[jax.ShapeDtypeStruct],
+    shardings: PyTree[Sharding],
+) -> PyTree[Array]:
     """Reads a checkpoint onto the devices at hand, however many wrote it.
 
     Args:
@@ -91,7 +104,12 @@ def restore(checkpoints, step: int, shapes: Any, shardings: Any) -> Any:
     return _read(checkpoints, step, ocp.args.StandardRestore(abstract))
 
 
-def restore_part(checkpoints, step: int, shapes: dict, shardings: dict) -> dict:
+def restore_part(
+    checkpoints: ocp.CheckpointManager,
+    step: int,
+    shapes: dict[str, PyTree[jax.ShapeDtypeStruct]],
+    shardings: dict[str, PyTree[Sharding]],
+) -> dict[str, PyTree[Array]]:
     """`restore` of some attributes of the state alone: the others are not read.
 
     Args:
@@ -114,7 +132,9 @@ def restore_part(checkpoints, step: int, shapes: dict, shardings: dict) -> dict:
     return found
 
 
-def _placed(shapes: Any, shardings: Any) -> Any:
+def _placed(
+    shapes: PyTree[jax.ShapeDtypeStruct], shardings: PyTree[Sharding]
+) -> PyTree[jax.ShapeDtypeStruct]:
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(
             leaf.shape, leaf.dtype, sharding=sharding
@@ -124,7 +144,9 @@ def _placed(shapes: Any, shardings: Any) -> Any:
     )
 
 
-def _read(checkpoints, step: int, args: Any) -> Any:
+def _read(
+    checkpoints: ocp.CheckpointManager, step: int, args: ocp.args.CheckpointArgs
+) -> PyTree[Array]:
     try:
         return checkpoints.restore(step, args=args)
     except Exception as error:

@@ -3,7 +3,8 @@
 import jax
 import numpy as np
 from einops import rearrange
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
+from jaxtyping import Array, PyTree, Shaped
 
 from ddae_jax.errors import UserError
 
@@ -104,7 +105,9 @@ def check_batch_size(field: str, batch_size: int, mesh: Mesh) -> None:
         )
 
 
-def state_shardings(mesh: Mesh, shapes):
+def state_shardings(
+    mesh: Mesh, shapes: PyTree[Array | np.ndarray | jax.ShapeDtypeStruct]
+) -> PyTree[NamedSharding]:
     """Shards each large array over "fsdp" along its largest axis that divides.
 
     Args:
@@ -122,7 +125,9 @@ def state_shardings(mesh: Mesh, shapes):
     return jax.tree.map(sharding, shapes)
 
 
-def constrain(tree, shardings):
+def constrain(
+    tree: PyTree[Array], shardings: PyTree[Sharding] | Sharding
+) -> PyTree[Array]:
     """Lays a tree out over the mesh, inside a compiled function.
 
     Args:
@@ -131,12 +136,20 @@ def constrain(tree, shardings):
     return jax.lax.with_sharding_constraint(tree, shardings)
 
 
-def place(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+def place(array: Shaped[np.ndarray, "..."], sharding: Sharding) -> Shaped[Array, "..."]:
     """Puts an array that every process holds whole onto the mesh."""
     return jax.make_array_from_callback(array.shape, sharding, lambda i: array[i])
 
 
-def on_host(tree):
+def place_state(mesh: Mesh, tree: PyTree[np.ndarray]) -> PyTree[Array]:
+    """Puts a tree that every process holds whole onto the mesh as `state_shardings`.
+
+    A device gets its own part of each array alone.
+    """
+    return jax.tree.map(place, tree, state_shardings(mesh, tree))
+
+
+def on_host(tree: PyTree[Array | np.ndarray]) -> PyTree[np.ndarray]:
     """Returns numpy copies of global arrays, on every process."""
 
     def fetch(array):

@@ -7,8 +7,11 @@ its bytes alone, after its type and shape were checked against them.
 import dataclasses
 import math
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from jaxtyping import Shaped
 
 _MOST_AXES = 32  # of an array
 _PLAIN_KEYS = (str, bytes, int, float, type(None))
@@ -39,15 +42,28 @@ class Type:
     dtype: np.dtype
 
 
-def plain_key(value):
-    """`value`, if hashing and comparing it are quick and run nothing."""
+def plain_key(value: Any) -> str | bytes | int | float | None:
+    """`value`, if hashing and comparing it are quick and run nothing.
+
+    Raises:
+      RefusedError: they may not be.
+    """
     if not isinstance(value, _PLAIN_KEYS):
         raise RefusedError(f"a {type(value).__name__} as a key")
     return value
 
 
-def type_of_state(target, state):
-    """A type in the byte order that numpy's pickles give apart."""
+def type_of_state(target: Type, state: Sequence[Any]) -> Type:
+    """A type in the byte order that numpy's pickles give apart.
+
+    Args:
+      state: of the file, of any length and content: (version, byte order, the parts
+        of a record ...).
+
+    Raises:
+      RefusedError: the type is of records.
+      ValueError: there is no such byte order.
+    """
     _, order, *record = state
     if any(part is not None for part in record[:3]):
         raise RefusedError("an array of records")
@@ -57,7 +73,16 @@ def type_of_state(target, state):
     return Type(target.dtype.newbyteorder(order))
 
 
-def array_of_state(state):
+def array_of_state(state: Sequence[Any]) -> Shaped[np.ndarray, "..."]:
+    """An array of the state that numpy's older pickles give apart.
+
+    Args:
+      state: of the file, of any length and content: (..., shape, type, whether it lies
+        in Fortran's order, bytes).
+
+    Raises:
+      RefusedError: these are not of an array, or do not fit each other.
+    """
     *_, shape, dtype, fortran, content = state
     return _array(content, dtype, shape, "F" if fortran else "C")
 

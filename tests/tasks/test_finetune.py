@@ -127,8 +127,9 @@ def test_two_devices_give_the_losses_of_one(workdir, tmp_path):
 def test_fine_tuned_weights_come_back(workdir):
     config = saved_config(workdir)
     read = finetune_saved.load_finetuned(experiment_of(config, workdir), "finetune")
-    denoiser, params, head, tap, moment, names = read
-    assert (tap, names) == ("out_2", tuple(map(str, range(10))))
+    denoiser, params = read.trained.denoiser, read.trained.params
+    assert (read.tap, read.class_names) == ("out_2", tuple(map(str, range(10))))
+    assert (read.trained.step, read.image_shape) == (4, (8, 8, 1))
     shapes = jax.eval_shape(lambda: denoiser.init(jax.random.key(0), (8, 8, 1)))
     assert jax.tree.structure(shapes) == jax.tree.structure(params)
     result = json.loads((workdir / "finetune.json").read_text())
@@ -140,8 +141,8 @@ def test_fine_tuned_weights_come_back(workdir):
 
     @jax.jit
     def logits(params):
-        features = extract(denoiser, params, x0, moment, noise, (tap,))[tap]
-        return linear.logits(head, features)
+        features = extract(denoiser, params, x0, read.time, noise, (read.tap,))
+        return linear.logits(read.head, features[read.tap])
 
     correct = np.asarray(logits(params)).argmax(1) == test.labels[:32]
     assert correct.mean() == pytest.approx(result["test"], abs=1 / 32 + 1e-6)

@@ -21,8 +21,6 @@ from ddae_jax.runtime.files import write_json
 from ddae_jax.runtime.random import stream
 from ddae_jax.settings import schema
 from ddae_jax.tasks import predict
-from ddae_jax.tasks.finetune import classifier, depths
-from ddae_jax.tasks.finetune import saved as finetune_saved
 from ddae_jax.tasks.predict import head as predict_head
 from tests.tools import dense as dense_tools
 from tests.tools import runs as run_tools
@@ -186,27 +184,7 @@ def test_a_fine_tuned_network_predicts(workdir, pictures):
     config = make_config(pictures, head="finetune")
     with pytest.raises(UserError, match="nothing is fine-tuned there"):
         predict.run(experiment_of(config, workdir))
-    trained = experiment_of(config, workdir).trained()
-    used = depths.used_parameters(trained.denoiser, (8, 8, 1), "out_1")
-    rng = np.random.default_rng(0)
-    head = {
-        "kernel": jnp.asarray(rng.normal(size=(32, 3)), jnp.float32),
-        "bias": jnp.asarray(rng.normal(size=3), jnp.float32),
-    }
-    network = classifier.select(trained.params, tuple(used))
-    folder = workdir / "finetune"
-    folder.mkdir()
-    write_json(
-        folder / finetune_saved.FILE,
-        {
-            "tap": "out_1",
-            "time": 11.0,
-            "step": 3,
-            "image_shape": [8, 8, 1],
-            "class_names": ["cat", "dog", "owl"],
-        },
-    )
-    finetune_saved.write(folder, {"network": network, "head": head})
+    head = dense_tools.write_finetuned(workdir, config)
     predict.run(experiment_of(config, workdir))
     features, header, rows = read(workdir)
     assert header[3:] == ["cat", "dog", "owl"] and features["tap"] == "out_1"
@@ -214,7 +192,7 @@ def test_a_fine_tuned_network_predicts(workdir, pictures):
     expected = jax.nn.softmax(scores)
     found = np.array([row[3:] for row in rows], float)
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    shutil.rmtree(folder)
+    shutil.rmtree(workdir / "finetune")
 
 
 def test_features_alone_as_in_the_document(workdir, pictures, monkeypatch, capsys):

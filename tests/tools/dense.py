@@ -7,6 +7,8 @@ from PIL import Image
 from ddae_jax.runtime import checkpoint
 from ddae_jax.runtime.files import write_json
 from ddae_jax.settings import config_files
+from ddae_jax.tasks.finetune import classifier, depths
+from ddae_jax.tasks.finetune import saved as finetune_saved
 from ddae_jax.train import state as train_state
 from tests.tools import runs as run_tools
 from tests.tools.experiments import experiment_of
@@ -30,6 +32,29 @@ def write_checkpoint(folder, config=None):
     state = jax.jit(init)(jax.random.key(7))
     with checkpoint.manager(folder, checkpoint.Keep()) as checkpoints:
         checkpoint.save(checkpoints, 3, state, 0.5)
+
+
+def write_finetuned(folder, config):
+    """A classifier of three classes on the tap out_1 of step 3; returns its head."""
+    trained = experiment_of(config, folder).trained()
+    used = depths.used_parameters(trained.denoiser, (8, 8, 1), "out_1")
+    rng = np.random.default_rng(0)
+    head = {
+        "kernel": rng.normal(size=(32, 3)).astype(np.float32),
+        "bias": rng.normal(size=3).astype(np.float32),
+    }
+    network = classifier.select(trained.params, tuple(used))
+    (folder / "finetune").mkdir()
+    settings = {
+        "tap": "out_1",
+        "time": 11.0,
+        "step": 3,
+        "image_shape": [8, 8, 1],
+        "class_names": ["cat", "dog", "owl"],
+    }
+    write_json(folder / "finetune" / finetune_saved.FILE, settings)
+    finetune_saved.write(folder / "finetune", {"network": network, "head": head})
+    return head
 
 
 def save(path, pixels):

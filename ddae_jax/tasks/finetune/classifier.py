@@ -6,6 +6,7 @@ from collections.abc import Callable
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
@@ -27,14 +28,22 @@ def select(params: dict, paths: tuple[str, ...]) -> dict:
     return flax.traverse_util.unflatten_dict({p: flat[p] for p in paths}, sep="/")
 
 
-def complete(denoiser: Denoiser, params: dict, image_shape: tuple[int, ...]) -> dict:
+def complete(
+    denoiser: Denoiser,
+    params: dict,
+    image_shape: tuple[int, ...],
+    zeros: Callable[..., Array | np.ndarray] = jnp.zeros,
+) -> dict:
     """The whole tree of the network: zeros where `params` has nothing.
 
     Under jit, what comes after the tap is dropped, zeros and all.
+
+    Args:
+      zeros: makes them of a shape and a type; numpy's stay on the host.
     """
     flat = flax.traverse_util.flatten_dict(params, sep="/")
     whole = {
-        path: flat[path] if path in flat else jnp.zeros(leaf.shape, leaf.dtype)
+        path: flat[path] if path in flat else zeros(leaf.shape, leaf.dtype)
         for path, leaf in depths.parameter_shapes(denoiser, image_shape).items()
     }
     return flax.traverse_util.unflatten_dict(whole, sep="/")

@@ -1,5 +1,6 @@
 """What fine-tuning keeps in its folder: its settings and its weights."""
 
+import dataclasses
 import json
 import pathlib
 import re
@@ -7,15 +8,16 @@ import re
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+import numpy as np
+from jaxtyping import Float
 
 from ddae_jax.data.identity import of_source
 from ddae_jax.data.source import Source
-from ddae_jax.denoiser import Denoiser
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import Experiment
 from ddae_jax.experiment.cell import TapAtTime
 from ddae_jax.experiment.trained import Trained
+from ddae_jax.runtime import parallel
 from ddae_jax.settings import plain
 from ddae_jax.tasks.finetune import classifier, depths
 from ddae_jax.train import folders
@@ -109,19 +111,32 @@ def write(folder: pathlib.Path, params: dict) -> None:
         weights_folder.write_parameters(folder, params)
 
 
-def load_finetuned(
-    experiment: Experiment, output: str = "finetune"
-) -> tuple[Denoiser, dict, dict[str, Array], str, float, tuple[str, ...]]:
-    """Reads a fine-tuned classifier back.
+@dataclasses.dataclass(frozen=True)
+class Finetuned:
+    """A network that was fine-tuned as a classifier.
+
+    Attributes:
+      trained: the denoiser with these weights, zeros after the tap.
+      head: {"kernel", "bias"} for `heads.linear.logits`, on the host.
+      tap: its name.
+      time: the process's own.
+      image_shape: (height, width, channels) of the images that it was trained on.
+      class_names: in the order of the logits.
+    """
+
+    trained: Trained
+    head: dict[str, Float[np.ndarray, "..."]]
+    tap: str
+    time: float
+    image_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+
+
+def load_finetuned(experiment: Experiment, output: str = "finetune") -> Finetuned:
+    """Reads a fine-tuned classifier back, sharded as the network is trained.
 
     Args:
       output: the config.finetune.output that it was trained under.
-
-    Returns:
-      the denoiser; all parameters of its network, zeros after the tap; the head,
-      {"kernel", "bias"}, for `heads.linear.logits`; the tap; the process's own time;
-      and the names of the classes. A denoiser of latents needs the workdir's
-      autoencoder beside them.
 
     Raises:
       UserError: nothing was fine-tuned under that name, or not to the end.
@@ -148,6 +163,14 @@ def load_finetuned(
     for leaf, size in (("kernel", (width, len(names))), ("bias", (len(names),))):
         wanted[f"head/{leaf}"] = jax.ShapeDtypeStruct(size, jnp.float32)
     tree = flax.traverse_util.unflatten_dict(wanted, sep="/")
-    params = jax.tree.map(jnp.array, weights_folder.read_parameters(folder, tree))
-    network = classifier.complete(denoiser, params["network"], shape)
-    return denoiser, network, params["head"], tap, saved["time"], names
+    params = weights_folder.read_parameters(folder, tree)
+    network = classifier.complete(denoiser, params["network"], shape, np.zeros)
+    placed = parallel.place_state(experiment.mesh, network)
+    return Finetuned(
+        experiment.with_weights(placed, saved["step"]),
+        params["head"],
+        tap,
+        saved["time"],
+        tuple(saved["image_shape"]),
+        names,
+    )

@@ -60,7 +60,7 @@ def run(experiment: Experiment) -> None:
         "images": len(source),
         "folder": experiment.settings.predict.images,
         "noise": "one draw per image",
-        **model.facts,
+        **model.head.facts,
         "batch_size": batch_size,
         "seed": experiment.settings.seed,
         "seconds": round(clock.monotonic() - started, 1),
@@ -94,13 +94,13 @@ def _predict(
         "files": np.array(files),
         "tap": np.array(model.tap),
         "noise_level": np.array(model.noise_level),
-        "class_names": np.array(model.class_names, str),
+        "class_names": np.array(model.head.class_names, str),
     }
     noise_key = experiment.stream("predict/noise")
     batches = encode_batches(
         [(model.encode, model.time)],
-        model.params,
-        model.mesh,
+        model.trained.variables,
+        model.trained.mesh,
         source,
         noise_key,
         experiment.settings.predict.batch_size,
@@ -113,16 +113,18 @@ def _predict(
             add_features = stack.enter_context(
                 predict_files.features(experiment.workdir, len(source), facts)
             )
-        if writing and model.probabilities:
+        if writing and model.head.probabilities:
             add_predictions = stack.enter_context(
-                predict_files.predictions(experiment.workdir, files, model.class_names)
+                predict_files.predictions(
+                    experiment.workdir, files, model.head.class_names
+                )
             )
         for _, (features,) in batches:
             count = len(features[model.tap])
             if writing:
                 add_features(features[model.tap])
-            if model.probabilities:
-                probabilities = model.probabilities(features[model.tap])
+            if model.head.probabilities:
+                probabilities = model.head.probabilities(features[model.tap])
                 classes.append(probabilities.argmax(axis=1))
                 confidences.append(probabilities.max(axis=1))
                 if writing:
@@ -132,7 +134,7 @@ def _predict(
             if done * 10 // len(source) > (done - count) * 10 // len(source):
                 progress.report(done, "images")
     progress.close()
-    if not model.probabilities:
+    if not model.head.probabilities:
         if writing:  # classes of an earlier call are not those of these images
             (experiment.workdir / predict_files.PREDICTIONS).unlink(missing_ok=True)
         return Found(np.zeros(0, int), np.zeros(0))
@@ -144,12 +146,12 @@ def _outcome(
 ) -> outcome.Outcome:
     where = f"{model.tap}, noise level {model.noise_level:.3g}"
     facts = {
-        "step": model.step,
+        "step": model.trained.step,
         "images": len(source),
         "tap": model.tap,
         "noise_level": model.noise_level,
     }
-    if not model.probabilities:
+    if not model.head.probabilities:
         return outcome.Outcome(
             title="Features of your images",
             summary=f"features of {len(source)} images at {where}",
@@ -160,7 +162,7 @@ def _outcome(
             pictures=[],
         )
     rows, counts = [], {}
-    for label, name in enumerate(model.class_names):
+    for label, name in enumerate(model.head.class_names):
         own = found.confidences[found.classes == label]
         counts[name] = len(own)
         mean = float(own.mean()) if len(own) else "–"
@@ -179,7 +181,7 @@ def _outcome(
         pictures=[
             outcome.Picture(
                 "The images of the most (above) and least confident predictions",
-                _gallery(source, found, model.class_names),
+                _gallery(source, found, model.head.class_names),
             )
         ],
     )

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from jax.sharding import Mesh
 from jaxtyping import Float
 
 from ddae_jax.data import source as data_source
@@ -23,9 +22,7 @@ from ddae_jax.experiment.trained import Trained
 from ddae_jax.features.encode import Encode, encode_set
 from ddae_jax.heads import logistic
 from ddae_jax.heads.logistic import LogisticRegression
-from ddae_jax.runtime import parallel
 from ddae_jax.runtime.files import replacing
-from ddae_jax.tasks.finetune import saved as finetune_saved
 from ddae_jax.tasks.finetune.saved import load_finetuned
 
 FILE = "head.npz"
@@ -34,34 +31,48 @@ _IDENTITY = "identity"
 
 
 @dataclasses.dataclass(frozen=True)
+class Head:
+    """From features to probabilities.
+
+    Attributes:
+      facts: of the head, for the protocol.
+      class_names: in the order of the probabilities; () without a head.
+      probabilities: features (batch, width) -> (batch, classes); None without a head.
+    """
+
+    facts: dict[str, Any]
+    class_names: tuple[str, ...] = ()
+    probabilities: Callable[[np.ndarray], np.ndarray] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Predictor:
     """From images to features, and from those to probabilities.
 
     Attributes:
-      encode: gives the features under the name `tap`.
-      params: of `encode`, replicated over the mesh.
-      mesh: of the devices at hand.
+      trained: the network.
       image_shape: (height, width, channels) to which images are brought.
-      step: of the pre-training.
       tap: its name.
       time: the process's own.
-      noise_level: sigma/alpha of that.
-      class_names: in the order of the probabilities; () without a head.
-      probabilities: features (batch, width) -> (batch, classes); None without a head.
-      facts: of the head, for the protocol.
+      head: on the features of the tap at the time.
     """
 
-    encode: Encode
-    params: dict
-    mesh: Mesh
+    trained: Trained
     image_shape: tuple[int, int, int]
-    step: int
     tap: str
     time: float
-    noise_level: float
-    class_names: tuple[str, ...]
-    probabilities: Callable[[np.ndarray], np.ndarray] | None
-    facts: dict[str, Any]
+    head: Head
+
+    @property
+    def encode(self) -> Encode:
+        """Gives the features under the name `tap`."""
+        return self.trained.encoder((self.tap,))
+
+    @property
+    def noise_level(self) -> float:
+        """sigma/alpha of `time`."""
+        time = jnp.array([self.time], jnp.float32)
+        return float(self.trained.denoiser.process.noise_level(time)[0])
 
 
 def load(experiment: Experiment) -> Predictor:
@@ -77,35 +88,20 @@ def load(experiment: Experiment) -> Predictor:
 def _without(experiment: Experiment) -> Predictor:
     trained = experiment.trained()
     chosen = cell.choose(experiment, "predict", trained.denoiser)
-    shape = (
-        trained.image_shape
-        if trained.latents is None
-        else (trained.latents.image_shape)
-    )
-    facts = {"head": "none", "weights": "EMA", "chosen by": chosen.chosen_by}
-    return _model(trained, shape, chosen.tap, chosen.time.time, (), None, facts)
+    head = Head({"head": "none", "weights": "EMA", "chosen by": chosen.chosen_by})
+    return Predictor(trained, trained.seen_shape, chosen.tap, chosen.time.time, head)
 
 
 def _finetuned(experiment: Experiment) -> Predictor:
     output = experiment.settings.finetune.output
-    denoiser, params, head, tap, time, names = load_finetuned(experiment, output)
-    settings = experiment.read_json(f"{output}/{finetune_saved.FILE}")
-    blank = experiment.untrained()
-    params = jax.device_put(params, parallel.replicated(blank.mesh))
-    trained = dataclasses.replace(
-        blank, denoiser=denoiser, params=params, step=settings["step"]
+    found = load_finetuned(experiment, output)
+    kernel, bias = (found.head[name].astype(np.float64) for name in ("kernel", "bias"))
+    head = Head(
+        {"head": f"fine-tuned with the network, in {output}"},
+        found.class_names,
+        lambda features: softmax(features @ kernel + bias),
     )
-    head = {name: np.asarray(value, np.float64) for name, value in head.items()}
-    facts = {"head": f"fine-tuned with the network, in {output}"}
-    return _model(
-        trained,
-        tuple(settings["image_shape"]),
-        tap,
-        time,
-        names,
-        lambda features: softmax(features @ head["kernel"] + head["bias"]),
-        facts,
-    )
+    return Predictor(found.trained, found.image_shape, found.tap, found.time, head)
 
 
 def _probe(experiment: Experiment) -> Predictor:
@@ -135,14 +131,12 @@ def _probe(experiment: Experiment) -> Predictor:
         "weights": "EMA",
         "chosen by": chosen.chosen_by,
     }
-    return _model(
+    return Predictor(
         trained,
         train.image_shape,
         chosen.tap,
         chosen.time.time,
-        train.class_names,
-        lambda features: probabilities(head, features),
-        facts,
+        Head(facts, train.class_names, lambda features: probabilities(head, features)),
     )
 
 
@@ -160,25 +154,6 @@ def identity_of(
         "l2": experiment.settings.probe.l2,
         "seed": experiment.settings.seed,
     }
-
-
-def _model(
-    trained: Trained, shape, tap, time, class_names, function, facts
-) -> Predictor:
-    times = jnp.array([time], jnp.float32)
-    return Predictor(
-        trained.encoder((tap,)),
-        trained.variables,
-        trained.mesh,
-        shape,
-        trained.step,
-        tap,
-        time,
-        float(trained.denoiser.process.noise_level(times)[0]),
-        class_names,
-        function,
-        facts,
-    )
 
 
 def check_training(train: Source) -> None:

@@ -8,6 +8,7 @@ import pytest
 import ddae_jax
 from ddae_jax import main
 from ddae_jax.data import sources
+from ddae_jax.diffusion import PROCESSES
 from ddae_jax.errors import UserError
 from tests.tools import runs as run_tools
 
@@ -79,3 +80,12 @@ def test_mistakes_are_named(workdir, flag, message):
     ]
     with pytest.raises(UserError, match=message):
         main.run(["main", *flags])
+
+
+@pytest.mark.parametrize(
+    ("process", "times"),
+    [("ddpm", (11,)), ("edm", (4,)), ("flow", (0.95,)), ("dit", (121,))],
+)
+def test_every_process_has_its_own_time(process, times):
+    """EDM's is an index of its own table: sigma is small, as of DDPM's t = 11."""
+    assert PROCESSES[process]().contrastive_times == times

@@ -1,6 +1,7 @@
 """Checkpoints in PyTorch's form come in, and go out again, unchanged."""
 
 import json
+import os
 
 import jax
 import numpy as np
@@ -231,6 +232,11 @@ def test_mistakes_in_paths_are_one_line(tmp_path):
     ):
         import_weights.run(
             experiment_of(import_config(tmp_path / "none.pth"), tmp_path)
+        )
+    os.mkfifo(tmp_path / "pipe.pth")
+    with pytest.raises(UserError, match=r"pipe\.pth: not a regular file but a named"):
+        import_weights.run(
+            experiment_of(import_config(tmp_path / "pipe.pth"), tmp_path)
         )
     (tmp_path / "weights.h5").write_bytes(b"?")
     with pytest.raises(UserError, match=r"files of \.h5 are not known"):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 
@@ -246,6 +247,11 @@ def unreadable(folder):
             lambda f: (f / "a.txt").write_text(""),
             {},
             r"predict\.images: no images in .*; it holds a\.txt",
+        ),
+        (
+            lambda f: os.mkfifo(f / "a.png"),
+            {},
+            r"predict\.images: no images in .*; it holds a\.png",
         ),
         (unreadable, {"head": ""}, r"b\.png: not a readable image"),
         (unreadable, {"images": "/nowhere"}, r"there is no file or folder /nowhere"),

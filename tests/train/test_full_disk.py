@@ -1,0 +1,70 @@
+"""A disk that fills up while tasks write, and the same command when there is space."""
+
+import os
+import subprocess
+
+import pytest
+
+from ddae_jax.runtime import log
+from tests.tools import runs as run_tools
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A file system of its own, of 12 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    made = mount("-t", "tmpfs", "-o", "size=12m", "tmpfs", str(folder))
+    if made.returncode:
+        pytest.skip("mounting a file system is not allowed here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def mount(*words):
+    return subprocess.run(["mount", *words], capture_output=True)
+
+
+def test_tasks_go_on_when_there_is_space(disk):
+    training = run_tools.pretraining(
+        disk / "run",
+        12,
+        "--config.train.checkpoint_every=2",
+        "--config.train.keep_every=2",
+    )
+    one_line(run_tools.run(*training, status=1))
+    names = os.listdir(disk / "run" / "checkpoints")
+    last = max(int(name) for name in names if name.isdigit())
+    assert run_tools.saved_state(disk / "run", last)["['step']"] == last < 12
+    assert mount("-o", "remount,size=200m", str(disk)).returncode == 0
+    run_tools.run(*training)
+    assert [row["step"] for row in log.read_metrics(disk / "run")] == [*range(1, 13)]
+
+    sampling = (
+        f"--workdir={disk / 'run'}",
+        "--task=sample",
+        "--config.sample.count=64",
+    )
+    filler = disk / "filler"
+    fill(filler)
+    one_line(run_tools.run(*sampling, status=1))
+    filler.unlink()
+    run_tools.run(*sampling)
+    assert (disk / "run" / "samples.npz").is_file()
+
+
+def fill(path):
+    with path.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            pass
+
+
+def one_line(errors):
+    lines = errors.splitlines()
+    assert lines[-1].startswith("error: no space left on the disk")
+    assert "Traceback" not in errors and "Event loop" not in errors

@@ -13,6 +13,7 @@ from ddae_jax.heads import segmentation
 from ddae_jax.runtime import log
 from ddae_jax.tasks import dense
 from ddae_jax.tasks.dense import segmentation_training
+from tests.tools import compilations
 from tests.tools import dense as dense_tools
 from tests.tools.experiments import experiment_of
 
@@ -143,3 +144,12 @@ def test_steps_per_dispatch_do_not_change_the_heads(folder, workdir, monkeypatch
     three = heads_of(config, workdir, monkeypatch)
     assert {3, 1} <= set(counts) and sum(counts) == 38
     jax.tree.map(np.testing.assert_array_equal, one, three)
+
+
+def test_a_second_training_compiles_nothing(folder, workdir):
+    config = make_config(folder)
+    dense.run(experiment_of(config, workdir))
+    config.seed = 1
+    with compilations.names() as compiled:
+        dense.run(experiment_of(config, workdir))
+    assert compiled == []

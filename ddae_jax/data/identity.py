@@ -1,5 +1,8 @@
 """The identity of a data set."""
 
+import numpy as np
+
+from ddae_jax.data.masks import MaskedImages
 from ddae_jax.data.source import Source
 from ddae_jax.runtime import identity
 
@@ -21,3 +24,12 @@ def of_source(source: Source) -> str:
         labels=source.labels,
         images=images,
     )
+
+
+def of_masked(masked: MaskedImages) -> str:
+    """Returns a hash of a segmentation set: its images as in `of_source`, and masks."""
+    count = len(masked)
+    chosen = np.arange(count)
+    if masked.images.images is None:
+        chosen = identity.spread(count, identity.SAMPLED)
+    return identity.of(images=of_source(masked.images), masks=masked.read_masks(chosen))

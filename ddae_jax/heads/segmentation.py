@@ -125,7 +125,7 @@ def standardise(features: dict[str, Grid], statistics: Statistics) -> dict[str, 
 
 @functools.partial(jax.jit, static_argnames="optimizer", donate_argnums=(1, 2))
 def update(
-    optimizer: optax.GradientTransformation,
+    optimizer: linear.GradientRule,
     heads: list[Heads],
     opt_state: optax.OptState,
     features: dict[str, Grid],

@@ -40,7 +40,10 @@ class TrainSettings:
         0.1, 'share of labels replaced by "no class"', least=0, most=1
     )
     steps_per_dispatch: int = setting(
-        1, "optimiser steps in one call of the device", least=1, most=100_000
+        1,
+        "optimiser steps in one call of the device; of heads and FID's classifier, too",
+        least=1,
+        most=100_000,
     )
     accumulate: int = setting(
         1,

@@ -13,9 +13,9 @@ from ddae_jax.diffusion.guidance import Guidance
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import Experiment, autoencoder
 from ddae_jax.features.latents import Latents
-from ddae_jax.generate import Generator
+from ddae_jax.generate import Generator, generate
 from ddae_jax.report import pictures
-from ddae_jax.runtime import compiler, log, parallel
+from ddae_jax.runtime import log, parallel
 
 
 def configured_draw(
@@ -86,17 +86,14 @@ def batches(
     size = experiment.settings.sample.batch_size
     parallel.check_batch_size("config.sample.batch_size", size, mesh)
     split = parallel.batch_sharding(mesh)
-    draw = jax.jit(
-        configured_draw(experiment, denoiser, image_shape, latents),
-        out_shardings=split,
-        compiler_options=compiler.compiler_options(),
-    )
+    generator = configured_draw(experiment, denoiser, image_shape, latents)
     key = experiment.stream("sample/noise")
     for start in range(0, count, size):
         indices = np.arange(start, start + size, dtype=np.int32)
         labels = sample_labels(experiment, indices, class_count)
         placed = None if labels is None else parallel.place(labels, split)
-        images = draw(params, key, parallel.place(indices, split), placed)
+        placed_indices = parallel.place(indices, split)
+        images = generate(generator, params, key, placed_indices, placed, split)
         yield parallel.on_host(images)[: count - start]
 
 
@@ -110,17 +107,19 @@ def grid_function(
     """Returns params -> grid of config.sample.grid samples, compiled once."""
     count = max(-(-experiment.settings.sample.grid // mesh.size), 1) * mesh.size
     split = parallel.batch_sharding(mesh)
-    draw = jax.jit(
-        configured_draw(experiment, denoiser, image_shape),
-        out_shardings=parallel.replicated(mesh),
-        compiler_options=compiler.compiler_options(),
-    )
+    generator = configured_draw(experiment, denoiser, image_shape)
     key = experiment.stream("sample/noise")
     indices = np.arange(count, dtype=np.int32)
     labels = sample_labels(experiment, indices, class_count)
     placed = None if labels is None else parallel.place(labels, split)
     indices = parallel.place(indices, split)
-    return lambda params: pictures.grid(np.asarray(draw(params, key, indices, placed)))
+    whole = parallel.replicated(mesh)
+
+    def grid(params):
+        images = generate(generator, params, key, indices, placed, whole)
+        return pictures.grid(np.asarray(images))
+
+    return grid
 
 
 def run(experiment: Experiment) -> None:

@@ -95,7 +95,12 @@ class TrainedFeatures:
 
 
 def fit(
-    folder: str | pathlib.Path, source: Source, mesh: Mesh, steps: int, seed: int
+    folder: str | pathlib.Path,
+    source: Source,
+    mesh: Mesh,
+    steps: int,
+    seed: int,
+    steps_per_dispatch: int = 1,
 ) -> TrainedFeatures:
     """Trains with cross-entropy, Adam and a cosine to 0.
 
@@ -103,6 +108,7 @@ def fit(
       folder: of the training: an interrupted one goes on in it.
       source: training images.
       seed: of the initial weights and the order.
+      steps_per_dispatch: in one call of the device; the result is the same to rounding.
 
     Raises:
       UserError: fewer than two classes.
@@ -122,6 +128,7 @@ def fit(
         title="fid classifier",
         steps=steps,
         batch_size=batch_size,
+        steps_per_dispatch=steps_per_dispatch,
         log=Every(max(steps // 10, 1)),
         checkpoint=Every(max(steps // 5, 1)),
         keep=checkpoint.Keep(latest=1, best=False),

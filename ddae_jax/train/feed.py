@@ -7,7 +7,7 @@ import flax.struct
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Int, UInt8
+from jaxtyping import Array, Int, Int32, UInt8
 
 from ddae_jax.data import batches
 from ddae_jax.data.source import Source
@@ -121,6 +121,15 @@ class Feed:
     def batch(self, step: int) -> Batch:
         """The batch of `step`, for trainers that call several programs for a step."""
         return _first(self.steps(step, 1))
+
+    def local_indices(self, step: int) -> Int32[np.ndarray, "local"]:
+        """Which images of the batch of `step` are this process's, on the host.
+
+        For what belongs to images and is read beside them.
+        """
+        local = self.batch_size // jax.process_count()
+        start = step * self.batch_size + jax.process_index() * local
+        return self._order.indices(np.arange(start, start + local))
 
     def _resident(self):
         if self._placed is None:

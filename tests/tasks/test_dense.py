@@ -131,42 +131,18 @@ def test_a_strip_that_needs_more_memory_than_there_is_is_one_line(
     assert "\n" not in str(raised.value)
 
 
-def write_task(folder, count, seed, swap=False):
-    """Images whose brightness, dark, medium or bright, decides the class of a pixel."""
-    rng = np.random.default_rng(seed)
-    for i in range(count):
-        mask = rng.integers(0, 3, (2, 2)).repeat(4, 0).repeat(4, 1)
-        grey = np.array([20, 128, 235])[mask] + rng.integers(-15, 15, (8, 8))
-        mask = np.where(rng.random((8, 8)) < 0.05, 255, mask)
-        if swap:
-            mask = rng.permutation(mask.ravel()).reshape(8, 8)
-        dense_tools.save(folder / "images" / f"{i}.png", grey)
-        dense_tools.save(folder / "masks" / f"{i}.png", mask)
-
-
-def segmentation_config(train, test):
-    config = dense_tools.make_config()
-    section = config.dense
-    section.parts, section.epochs, section.noise_level = ("segmentation",), 40, 0.05
-    section.learning_rate = 3e-2
-    section.train_images, section.train_masks = f"{train}/images", f"{train}/masks"
-    section.test_images, section.test_masks = f"{test}/images", f"{test}/masks"
-    schema.build(config)
-    return config
-
-
 @pytest.fixture(scope="module")
 def brightness(tmp_path_factory):
     folder = tmp_path_factory.mktemp("brightness")
-    write_task(folder / "train", 60, 0)
-    write_task(folder / "test", 21, 1)
-    write_task(folder / "scrambled", 60, 0, swap=True)
+    dense_tools.write_task(folder / "train", 60, 0)
+    dense_tools.write_task(folder / "test", 21, 1)
+    dense_tools.write_task(folder / "scrambled", 60, 0, swap=True)
     return folder
 
 
 @pytest.mark.slow
 def test_segmentation_finds_what_the_features_hold(workdir, brightness):
-    config = segmentation_config(brightness / "train", brightness / "test")
+    config = dense_tools.segmentation_config(brightness / "train", brightness / "test")
     found = run(config, workdir)["segmentation"]
     chosen = found["chosen"]
     assert found["classes"] == len(chosen["iou"]) == 3
@@ -182,14 +158,16 @@ def test_segmentation_finds_what_the_features_hold(workdir, brightness):
     # nothing can be found.
     config.dense.noise_level = 50.0
     assert run(config, workdir)["segmentation"]["chosen"]["mean_iou"] < 0.35
-    scrambled = segmentation_config(brightness / "scrambled", brightness / "test")
+    scrambled = dense_tools.segmentation_config(
+        brightness / "scrambled", brightness / "test"
+    )
     assert run(scrambled, workdir)["segmentation"]["chosen"]["mean_iou"] < 0.45
 
 
 def test_segmentation_does_not_depend_on_where_images_are_read_from(
     workdir, brightness
 ):
-    config = segmentation_config(brightness / "train", brightness / "test")
+    config = dense_tools.segmentation_config(brightness / "train", brightness / "test")
     config.dense.epochs = 2
     resident = run(config, workdir)["segmentation"]
     config.data.resident_bytes = 0
@@ -235,17 +213,17 @@ def change(folder, name, pixels):
 def test_folders_that_do_not_fit_are_one_line(
     workdir, brightness, tmp_path, fault, message
 ):
-    write_task(tmp_path, 4, 0)
+    dense_tools.write_task(tmp_path, 4, 0)
     fault(tmp_path)
-    config = segmentation_config(tmp_path, brightness / "test")
+    config = dense_tools.segmentation_config(tmp_path, brightness / "test")
     with pytest.raises(UserError, match=message) as raised:
         dense.run(experiment_of(config, workdir))
     assert "\n" not in str(raised.value)
 
 
 def test_what_is_ignored_everywhere_cannot_be_scored(workdir, brightness, tmp_path):
-    write_task(tmp_path, 4, 0)
-    config = segmentation_config(tmp_path, brightness / "test")
+    dense_tools.write_task(tmp_path, 4, 0)
+    config = dense_tools.segmentation_config(tmp_path, brightness / "test")
     config.dense.epochs = 1
     (held_out,) = np.flatnonzero(dense_segmentation._held_out(experiment_of(config), 4))
     change(tmp_path, f"{held_out}.png", np.full((8, 8), 255))
@@ -284,7 +262,7 @@ def set_fields(**fields):
     ],
 )
 def test_settings_that_do_not_fit_are_one_line(workdir, brightness, change, message):
-    config = segmentation_config(brightness / "train", brightness / "test")
+    config = dense_tools.segmentation_config(brightness / "train", brightness / "test")
     change(config)
     with pytest.raises(UserError, match=message) as raised:
         dense.run(experiment_of(config, workdir))
@@ -292,9 +270,9 @@ def test_settings_that_do_not_fit_are_one_line(workdir, brightness, change, mess
 
 
 def test_a_test_class_that_training_lacks_is_refused(workdir, brightness, tmp_path):
-    write_task(tmp_path, 4, 0)
+    dense_tools.write_task(tmp_path, 4, 0)
     change(tmp_path, "3.png", np.full((8, 8), 7))
-    config = segmentation_config(brightness / "train", tmp_path)
+    config = dense_tools.segmentation_config(brightness / "train", tmp_path)
     with pytest.raises(
         UserError, match=r"test_masks: class 7 is beyond 0\.\.2, of the"
     ):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ from ddae_jax.experiment.trained import Trained
 from ddae_jax.features.encode import Pixels
 from ddae_jax.runtime import parallel
 from ddae_jax.tasks import probe
+from ddae_jax.tasks.probe import adam as probe_adam
 from ddae_jax.tasks.probe import data as probe_data
 from ddae_jax.tasks.probe.adam import AdamProbe, training_inputs
 from tests.tools.experiments import experiment_of
@@ -93,6 +95,34 @@ def test_a_cell_of_the_published_protocol_has_the_value_it_has_alone(
     for part in ("held_out", "test"):
         # XLA may fuse differently: a prediction on the edge may turn.
         assert alone["cells"][1][part] == pytest.approx(together[0][part], abs=0.006)
+
+
+def test_steps_per_dispatch_do_not_change_the_heads(
+    probe_workdir, tmp_path, monkeypatch
+):
+    workdir = shutil.copytree(probe_workdir, tmp_path / "run")
+    config = make_config()
+    config.probe.classifier, config.probe.epochs = "adam", 2
+    config.probe.taps, config.probe.baselines = ("out_2",), False
+    counts, found = [], []
+    dispatch, fit = probe_adam._Trainer.dispatch, AdamProbe.fit
+
+    def counted(self, state, step, count):
+        counts.append(count)
+        return dispatch(self, state, step, count)
+
+    def kept(*arguments):
+        found.append(fit(*arguments))
+        return found[-1]
+
+    monkeypatch.setattr(probe_adam._Trainer, "dispatch", counted)
+    monkeypatch.setattr(AdamProbe, "fit", kept)
+    run(config, workdir)
+    config.train.steps_per_dispatch = 3
+    run(config, workdir)
+    # 5 steps an epoch, the last of which is an event.
+    assert counts == [1] * 10 + [3, 2] * 2
+    jax.tree.map(np.testing.assert_array_equal, *found)
 
 
 def test_the_published_protocol_learns_and_streams_alike(tmp_path):

@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ddae_jax import main
 from ddae_jax.errors import UserError
 from ddae_jax.runtime import parallel
 from ddae_jax.settings import schema
 from ddae_jax.tasks import sample
+from tests.tools import compilations
 from tests.tools import runs as run_tools
 from tests.tools.experiments import experiment_of
 
@@ -51,6 +53,30 @@ def test_a_sample_depends_on_seed_and_index_alone(process):
     assert np.abs(six[0].astype(int) - six[1]).max() > 1
     config.seed = 1
     assert np.abs(draw(config, params, 6, 6).astype(int) - six).max() > 1
+
+
+def test_a_second_checkpoint_is_sampled_by_the_program_of_the_first(pretrained_copy):
+    def draw_at(step, task):
+        """Returns what was compiled for it."""
+        flags = (
+            *run_tools.TINY,
+            f"--workdir={pretrained_copy}",
+            f"--task={task}",
+            f"--config.checkpoint.step={step}",
+            "--config.sample.count=20",
+            "--config.sample.batch_size=10",  # of no other test
+            "--config.fid.count=20",
+            "--config.sampler.steps=5",
+        )
+        with compilations.names() as compiled:
+            main.main(["main", *flags])
+        return compiled
+
+    assert draw_at(2, "sample").count("generate") == 1
+    assert draw_at(4, "sample") == []
+    # FID's samples are the same, and its classifier is the same network.
+    assert "generate" not in draw_at(2, "fid")
+    assert draw_at(4, "fid") == []
 
 
 def test_eight_devices_draw_the_samples_of_one_and_write_every_file(pretrained_copy):

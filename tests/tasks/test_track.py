@@ -9,6 +9,7 @@ import pytest
 from ddae_jax import main
 from ddae_jax.errors import UserError
 from ddae_jax.tasks import track
+from tests.tools import compilations
 from tests.tools import fid as fid_tools
 from tests.tools import runs as run_tools
 
@@ -41,6 +42,16 @@ def test_every_checkpoint_has_both_measures(workdir):
     assert found["peaks"]["fid"] == lowest
     assert (workdir / "track.png").is_file()
     assert f"lowest at step {lowest}" in (workdir / "track.txt").read_text()
+
+
+def test_the_second_checkpoint_compiles_nothing(pretrained_copy, tmp_path):
+    copy = shutil.copytree(pretrained_copy, tmp_path / "run")
+    shutil.rmtree(copy / "track", ignore_errors=True)
+    flags = ["main", *FLAGS, f"--workdir={copy}", "--task=track"]
+    main.main([*flags, "--config.track.steps=(2,)"])
+    with compilations.names() as compiled:
+        main.main([*flags, "--config.track.steps=(4,)"])
+    assert compiled == [] and len(list((copy / "track").iterdir())) == 4
 
 
 def test_a_copied_workdir_keeps_what_was_measured(workdir, tmp_path):

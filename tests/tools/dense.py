@@ -6,7 +6,7 @@ from PIL import Image
 
 from ddae_jax.runtime import checkpoint
 from ddae_jax.runtime.files import write_json
-from ddae_jax.settings import config_files
+from ddae_jax.settings import config_files, schema
 from ddae_jax.tasks.finetune import classifier, depths
 from ddae_jax.tasks.finetune import saved as finetune_saved
 from ddae_jax.train import state as train_state
@@ -61,3 +61,28 @@ def save(path, pixels):
     """Writes uint8 pixels as an image file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.asarray(pixels, np.uint8)).save(path)
+
+
+def write_task(folder, count, seed, swap=False):
+    """Images whose brightness, dark, medium or bright, decides the class of a pixel."""
+    rng = np.random.default_rng(seed)
+    for i in range(count):
+        mask = rng.integers(0, 3, (2, 2)).repeat(4, 0).repeat(4, 1)
+        grey = np.array([20, 128, 235])[mask] + rng.integers(-15, 15, (8, 8))
+        mask = np.where(rng.random((8, 8)) < 0.05, 255, mask)
+        if swap:
+            mask = rng.permutation(mask.ravel()).reshape(8, 8)
+        save(folder / "images" / f"{i}.png", grey)
+        save(folder / "masks" / f"{i}.png", mask)
+
+
+def segmentation_config(train, test):
+    """Trains on one folder of `write_task`, and tests on the other."""
+    config = make_config()
+    section = config.dense
+    section.parts, section.epochs, section.noise_level = ("segmentation",), 40, 0.05
+    section.learning_rate = 3e-2
+    section.train_images, section.train_masks = f"{train}/images", f"{train}/masks"
+    section.test_images, section.test_masks = f"{test}/images", f"{test}/masks"
+    schema.build(config)
+    return config

@@ -2,25 +2,23 @@
 
 import dataclasses
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
-from absl import logging
 from jaxtyping import Bool, Int, PRNGKeyArray
 
-from ddae_jax.data import batches, image_files, masks
+from ddae_jax.data import image_files, masks
 from ddae_jax.data import source as data_source
 from ddae_jax.data.masks import IGNORE, MaskedImages
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import Experiment
-from ddae_jax.features.spatial import device_batches, run_on_images
+from ddae_jax.features.spatial import device_batches
 from ddae_jax.heads import segmentation
 from ddae_jax.metrics import classification
 from ddae_jax.report import pictures
 from ddae_jax.report.outcome import Picture
 from ddae_jax.runtime import parallel
+from ddae_jax.tasks.dense import segmentation_training
 from ddae_jax.tasks.dense.job import Job, Part
+from ddae_jax.train.folders import clear
 
 _FOLDERS = ("train_images", "train_masks", "test_images", "test_masks")
 _SHOWN = 6  # test images in the picture
@@ -44,7 +42,9 @@ def run(experiment: Experiment, job: Job) -> Part:
     statistics = _statistics(
         experiment, job, train, experiment.stream("dense/statistics")
     )
-    choosing, final = _fit(experiment, job, train, held_out, count, statistics)
+    choosing, final = segmentation_training.fit(
+        experiment, job, train, held_out, count, statistics
+    )
     kept_out = subset(train, np.flatnonzero(held_out))
     by_held_out, by_test = (
         _confusions(experiment, job, heads, statistics, images, count, part_key)
@@ -70,7 +70,7 @@ def run(experiment: Experiment, job: Job) -> Part:
         (chosen, f"IoU of class {label}", "–" if value is None else value)
         for label, value in enumerate(best["iou"])
     ]
-    return Part(
+    part = Part(
         summary=(
             f"segmentation: mean IoU {100 * best['mean_iou']:.2f} % at {chosen} "
             "(chosen on held-out images)"
@@ -80,6 +80,9 @@ def run(experiment: Experiment, job: Job) -> Part:
         rows=rows,
         picture=_picture(experiment, job, final, statistics, test, chosen, keys[1]),
     )
+    # All is measured: nothing will go on in it.
+    clear(segmentation_training.folder(experiment))
+    return part
 
 
 def _load(experiment: Experiment, job: Job) -> tuple[MaskedImages, MaskedImages]:
@@ -170,65 +173,6 @@ def _features(experiment: Experiment, job: Job, images: MaskedImages, noise_key)
         noise_key,
         experiment.settings.dense.batch_size,
     )
-
-
-def _fit(
-    experiment: Experiment,
-    job: Job,
-    train: MaskedImages,
-    held_out: Bool[np.ndarray, "count"],
-    count: int,
-    statistics: segmentation.Statistics,
-) -> tuple[segmentation.Heads, segmentation.Heads]:
-    """Heads that did not see the held-out images, and heads that saw all.
-
-    Every batch has fresh noise, that of its place in the endless order.
-    """
-    settings, trained = experiment.settings.dense, job.trained
-    size = settings.batch_size
-    steps = -(-settings.epochs * len(train) // size)
-    optimizer = optax.adam(optax.cosine_decay_schedule(settings.learning_rate, steps))
-    init_key = experiment.stream("dense/init")
-    noise_key = experiment.stream("dense/train_noise")
-    widths = {tap: len(mean) for tap, (mean, _) in statistics.items()}
-
-    def init(init_key):
-        heads = segmentation.init(init_key, widths, count)
-        heads = [heads, jax.tree.map(jnp.copy, heads)]
-        return heads, optimizer.init(heads)
-
-    heads, opt_state = jax.jit(init, out_shardings=parallel.replicated(trained.mesh))(
-        init_key
-    )
-    sharding = parallel.batch_sharding(trained.mesh)
-    reader = batches.stream(
-        train.images,
-        batches.Order(experiment.settings.seed, len(train)),
-        size,
-        shard_index=jax.process_index(),
-        shard_count=jax.process_count(),
-        threads=experiment.settings.data.threads if train.images.images is None else 0,
-    )
-    encode = job.grid_encoder()
-    time = jnp.float32(job.cell.time.time)
-    for step in range(steps):
-        images, _, indices = next(reader)
-        weights = [(~held_out)[indices].astype(np.float32), np.ones(len(indices), "f4")]
-        local = (images, train.read_masks(indices), *weights)
-        images, targets, *weights = (
-            jax.make_array_from_process_local_data(sharding, part) for part in local
-        )
-        positions = np.arange(step * size, (step + 1) * size, dtype=np.int32)
-        positions = parallel.place(positions, sharding)
-        features = run_on_images(
-            encode, trained.variables, images, positions, time, noise_key
-        )
-        heads, opt_state, loss = segmentation.update(
-            optimizer, heads, opt_state, features, statistics, targets, weights
-        )
-        if (step + 1) % max(steps // 10, 1) == 0:
-            logging.info("dense: step %d of %d, loss %.4f", step + 1, steps, loss)
-    return tuple(heads)
 
 
 def _predictions(experiment, job, heads, statistics, images, noise_key):

@@ -4,6 +4,7 @@ Nothing here grows with the number of images but the features that are to be kep
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Iterator
 
 import jax
@@ -95,18 +96,20 @@ def extractor(network: FeatureNetwork, mesh: Mesh) -> Extract:
         lambda array: parallel.place(np.asarray(array), parallel.replicated(mesh)),
         network.params,
     )
+    return functools.partial(_outputs, network.apply, mesh, params)
+
+
+@compiler.jit(static_argnums=(0, 1))
+def _outputs(apply, mesh, params, images):
     split = PartitionSpec(parallel.BATCH_AXES)
-    run = jax.jit(
-        jax.shard_map(
-            network.apply,
-            mesh=mesh,
-            in_specs=(PartitionSpec(), split),
-            out_specs=split,
-            check_vma=False,
-        ),
-        compiler_options=compiler.compiler_options(),
+    of_parts = jax.shard_map(
+        apply,
+        mesh=mesh,
+        in_specs=(PartitionSpec(), split),
+        out_specs=split,
+        check_vma=False,
     )
-    return lambda images: run(params, images)
+    return of_parts(params, images)
 
 
 def source_batches(source: Source, mesh: Mesh, batch_size: int) -> Iterator[Images]:

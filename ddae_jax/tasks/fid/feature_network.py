@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, UInt8
 from ddae_jax.errors import UserError
 from ddae_jax.models import inception
 from ddae_jax.models.inception_input import MODES, inception_outputs
+from ddae_jax.models.layer_chain import LayerChain
 from ddae_jax.weights.inception_file import FILE_NAME, InceptionFile
 from ddae_jax.weights.layer_chain import ChainFile
 
@@ -31,7 +32,8 @@ class FeatureNetwork:
       name: said beside every number.
       width: number of features.
       params: float32 arrays, of any tree.
-      apply: (params, images) -> NetworkOutputs.
+      apply: (params, images) -> NetworkOutputs; hashable, and equal where it does the
+        same: then networks share one compiled program.
       facts: settings and hashes: the same facts, the same features.
       image_shape: (height, width, channels) that it takes; None: any size, grey or RGB.
       classes: of the score's logits; 0: it has none.
@@ -60,6 +62,24 @@ class FeatureNetwork:
             )
 
 
+@dataclasses.dataclass(frozen=True)
+class _Inception:
+    resize: str
+    images_at_once: int | None
+
+    def __call__(self, params, images) -> NetworkOutputs:
+        outputs = inception_outputs(params, images, self.resize, self.images_at_once)
+        return NetworkOutputs(outputs.features, outputs.score_logits)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Chain:
+    chain: LayerChain
+
+    def __call__(self, params, images) -> NetworkOutputs:
+        return NetworkOutputs(self.chain(params, images), None)
+
+
 def inception_network(
     file: InceptionFile, resize: str, images_at_once: int | None
 ) -> FeatureNetwork:
@@ -76,17 +96,13 @@ def inception_network(
     if resize not in MODES:
         raise UserError(f"resize mode {resize!r} is unknown; known: {', '.join(MODES)}")
 
-    def apply(params, images):
-        outputs = inception_outputs(params, images, resize, images_at_once)
-        return NetworkOutputs(outputs.features, outputs.score_logits)
-
     weights = FILE_NAME if file.published else "not the published ones"
     return FeatureNetwork(
         f"Inception-v3, {resize} resize"
         + ("" if file.published else ", weights of another file"),
         inception.FEATURES,
         file.params,
-        apply,
+        _Inception(resize, images_at_once),
         {
             "network": "Inception-v3 of the FID graph, pool_3",
             "resize": resize,
@@ -99,15 +115,11 @@ def inception_network(
 
 def chain_network(file: ChainFile) -> FeatureNetwork:
     """A network of docs/feature_networks.md."""
-
-    def apply(params, images):
-        return NetworkOutputs(file.chain(params, images), None)
-
     return FeatureNetwork(
         file.name,
         file.width,
         file.tensors,
-        apply,
+        _Chain(file.chain),
         {"network": file.name, "weights_sha256": file.sha256},
         file.chain.image_shape,
     )

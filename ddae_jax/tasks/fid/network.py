@@ -83,7 +83,14 @@ def _classifier(experiment: Experiment, folder: pathlib.Path) -> layer_chain.Cha
     identity = of(**facts, devices=experiment.mesh.size)
     try:
         keep_only(training, identity)
-        trained = feature_classifier.fit(training, source, experiment.mesh, steps, seed)
+        trained = feature_classifier.fit(
+            training,
+            source,
+            experiment.mesh,
+            steps,
+            seed,
+            experiment.settings.train.steps_per_dispatch,
+        )
     except UserError as error:
         raise UserError(f"config.fid.features: {error}") from error
     name = f"classifier trained on {source.name}, {steps} steps, seed {seed}"

@@ -14,9 +14,10 @@ from jaxtyping import UInt8
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import Experiment, autoencoder
 from ddae_jax.experiment.trained import Trained
+from ddae_jax.generate import generate
 from ddae_jax.metrics.frechet import FeatureSums
 from ddae_jax.report import pictures
-from ddae_jax.runtime import compiler, parallel
+from ddae_jax.runtime import parallel
 from ddae_jax.runtime.files import replacing
 from ddae_jax.runtime.identity import of
 from ddae_jax.settings import plain
@@ -72,19 +73,16 @@ def batches(
     size = experiment.settings.sample.batch_size
     parallel.check_batch_size("config.sample.batch_size", size, trained.mesh)
     split = parallel.batch_sharding(trained.mesh)
-    draw = jax.jit(
-        sample.configured_draw(
-            experiment, trained.denoiser, trained.image_shape, trained.latents
-        ),
-        out_shardings=split,
-        compiler_options=compiler.compiler_options(),
+    generator = sample.configured_draw(
+        experiment, trained.denoiser, trained.image_shape, trained.latents
     )
     key = experiment.stream("sample/noise")
     while True:
         indices = np.arange(first, first + size, dtype=np.int32)
         labels = sample.sample_labels(experiment, indices, class_count)
         placed = None if labels is None else parallel.place(labels, split)
-        yield draw(trained.variables, key, parallel.place(indices, split), placed)
+        placed_indices = parallel.place(indices, split)
+        yield generate(generator, trained.variables, key, placed_indices, placed, split)
         first += size
 
 

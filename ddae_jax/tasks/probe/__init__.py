@@ -227,7 +227,16 @@ def score(
         devices=mesh.size,
     )
     keep_only(folder, identity)
-    both = trainer.fit(folder, network.params, mesh, train, held_out, fit_key, seed)
+    both = trainer.fit(
+        folder,
+        network.params,
+        mesh,
+        train,
+        held_out,
+        fit_key,
+        seed,
+        experiment.settings.train.steps_per_dispatch,
+    )
     keys = (stream(seed, "probe/held_out_noise"), stream(seed, "probe/test_noise"))
     sources = (data_source.subset(train, np.flatnonzero(held_out)), test)
     return Accuracies(

@@ -76,6 +76,7 @@ class AdamProbe:
         held_out: Bool[np.ndarray, "count"],
         key: PRNGKeyArray,
         seed: int,
+        steps_per_dispatch: int = 1,
     ) -> tuple[linear.Heads, linear.Heads]:
         """Trains all heads twice, on the same features: without the held-out images,
         to choose by, and with them.
@@ -87,6 +88,7 @@ class AdamProbe:
           folder: of the training: an interrupted one goes on in it.
           params: for `encode`, on the mesh.
           source: is read batch by batch.
+          steps_per_dispatch: between looks at signals; the heads are the same.
         """
         count = len(source)
         feed = Feed(source, self.batch_size, seed, mesh, self.threads)
@@ -96,6 +98,7 @@ class AdamProbe:
             # Every image is seen `epochs` times at least: the last batch runs over.
             steps=steps_of_epochs(self.epochs, count, self.batch_size),
             batch_size=self.batch_size,
+            steps_per_dispatch=steps_per_dispatch,
             log=epoch,
             checkpoint=epoch,
             keep=checkpoint.Keep(latest=1, best=False),

@@ -150,7 +150,10 @@ def run(experiment: Experiment) -> None:
                 pictures.write_png(unfinished / f"{done + i:06d}.png", image)
         parts.append(images)
         done += len(images)
-        progress.report(done, "samples")
+        if len(parts) == 1:
+            progress.begin(done)  # the first batch compiles
+        else:
+            progress.tick(done, "samples")
     progress.close()
     images = np.concatenate(parts)
     if writes_files:  # no image of an earlier call stays among them

@@ -4,4 +4,4 @@ BATCH = 1 << 20  # images in one batch
 COUNT = 1 << 40  # images, or bytes
 STEPS = 10**9  # optimiser steps, or epochs
 WEIGHT = 1e6  # penalties, noise levels
-RATE = 1e30  # learning rates; training tells what diverges
+RATE = 1e6  # learning rates

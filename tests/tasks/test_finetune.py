@@ -209,7 +209,7 @@ def test_a_run_that_diverged_makes_way_for_a_lower_rate(workdir, tmp_path):
     again = without_finetuning(workdir, tmp_path / "again")
     config = saved_config(again)
     config.finetune.epochs = 1
-    config.finetune.learning_rate = 1e30
+    config.finetune.learning_rate = 1e6
     config.finetune.warmup_epochs = 0
     with pytest.raises(UserError, match=r"loss .* at step \d+: not finite.*rate$") as e:
         finetune.run(experiment_of(config, again))

@@ -109,7 +109,7 @@ def test_what_other_settings_left_is_not_gone_on_with(folder, workdir, monkeypat
 
 
 def test_a_loss_that_is_not_finite_is_one_line(folder, workdir):
-    # At 1e30, the most that the config takes, the loss of so few pixels is finite yet.
+    # Beyond what the config takes, where the loss of so few pixels is finite yet.
     experiment = experiment_of(make_config(folder), workdir)
     with pytest.raises(
         UserError, match=r"not finite; .*; lower config\.dense\.learning_rate"

@@ -6,6 +6,7 @@ from ddae_jax.errors import UserError
 from ddae_jax.heads.attentive import AttentiveHead
 from ddae_jax.heads.fixed import FixedHead, Logistic, NearestNeighbours, Ridge
 from ddae_jax.heads.linear import LINEAR, Kind
+from ddae_jax.settings.fields import unknown
 from ddae_jax.settings.probe import ProbeSettings
 
 TRAINED_HEADS: dict[str, Callable[[ProbeSettings], Kind]] = {
@@ -26,16 +27,40 @@ FIXED_HEADS: dict[str, Callable[[ProbeSettings], FixedHead]] = {
 """Name -> head that is fitted to features that stay as they are."""
 
 
-def register_head(name: str, make: Callable[[ProbeSettings], FixedHead]) -> None:
+def register_head(
+    name: str, make: Callable[[ProbeSettings], FixedHead | Kind], trained: bool = False
+) -> None:
     """Makes a head of another package known to configs, as `name`.
 
     Args:
-      make: gives the head under the settings of the probe.
+      make: gives the head under the settings of the probe: a FixedHead.
+      trained: Adam trains it instead; `make` gives a `linear.Kind`.
 
     Raises:
       UserError: the name is taken.
     """
-    taken = name in TRAINED_HEADS or FIXED_HEADS.get(name, make) is not make
-    if taken:
+    heads, others = FIXED_HEADS, TRAINED_HEADS
+    if trained:
+        heads, others = others, heads
+    if name in others or heads.get(name, make) is not make:
         raise UserError(f"there is a head {name!r} already")
-    FIXED_HEADS[name] = make
+    heads[name] = make
+
+
+def check(probe: ProbeSettings) -> None:
+    """Raises a UserError where there is no such head, or it cannot do as it is told."""
+    name, heads = probe.classifier, (*TRAINED_HEADS, *FIXED_HEADS)
+    if name not in heads:
+        raise UserError(unknown("config.probe.classifier", name, heads))
+    if name in FIXED_HEADS:
+        return
+    if probe.draws > 1:
+        raise UserError(
+            f"config.probe.draws: {probe.draws}, but {name} draws noise anew for every "
+            f"batch; {', '.join(FIXED_HEADS)} average over draws"
+        )
+    if probe.concat and not TRAINED_HEADS[name](probe).pooled:
+        raise UserError(
+            f"config.probe.concat: {probe.concat!r} needs pooled taps, and {name} "
+            "takes positions"
+        )

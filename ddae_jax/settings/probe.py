@@ -2,7 +2,6 @@
 
 import dataclasses
 
-from ddae_jax.errors import UserError
 from ddae_jax.settings.fields import setting
 from ddae_jax.settings.limits import BATCH, COUNT, RATE, STEPS, WEIGHT
 
@@ -118,15 +117,3 @@ class ProbeSettings:
         0, "test images used, likewise; 0: all", least=0, most=COUNT, test=32
     )
     baselines: bool = setting(True, "also probe raw pixels and the network untrained")
-
-    def __post_init__(self):
-        if self.draws > 1 and self.classifier in ("adam", "attentive"):
-            raise UserError(
-                f"probe.draws: {self.draws}, but {self.classifier} draws noise anew "
-                "for every batch; logistic, ridge and knn average over draws"
-            )
-        if self.concat and self.classifier == "attentive":
-            raise UserError(
-                f"probe.concat: {self.concat!r} needs pooled taps, and attentive takes "
-                "positions"
-            )

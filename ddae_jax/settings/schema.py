@@ -12,12 +12,12 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
+from ddae_jax import heads
 from ddae_jax.data.sources import SOURCES, TFDS_PREFIX
 from ddae_jax.diffusion import PROCESSES, SAMPLERS
 from ddae_jax.diffusion.process import Process
 from ddae_jax.diffusion.sampler import Sampler
 from ddae_jax.errors import UserError
-from ddae_jax.heads import FIXED_HEADS, TRAINED_HEADS
 from ddae_jax.models import NETWORKS
 from ddae_jax.models.base import Network
 from ddae_jax.settings import fields, plain
@@ -145,9 +145,7 @@ def build(config: ConfigDict, tasks: Iterable[str] = ()) -> Settings:
     if data not in SOURCES and not data.startswith(TFDS_PREFIX):
         known = (*SOURCES, f"{TFDS_PREFIX}NAME")
         raise UserError(unknown("config.data.name", data, known))
-    head, heads = values["probe"].classifier, (*TRAINED_HEADS, *FIXED_HEADS)
-    if head not in heads:
-        raise UserError(unknown("config.probe.classifier", head, heads))
+    heads.check(values["probe"])
     _check_taps(config, values["network"].tap_paths())
     _check_together(values)
     names = {section: config[section].name for section in CHOSEN}

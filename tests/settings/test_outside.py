@@ -15,6 +15,7 @@ import dataclasses
 import json
 
 import flax.linen as nn
+import jax
 import numpy as np
 
 from ddae_jax import data, diffusion, heads, models, tasks
@@ -80,6 +81,25 @@ class NearestMean:
 
 
 @dataclasses.dataclass(frozen=True)
+class TwoLayers:
+    pooled: bool = True
+
+    def check(self, width):
+        pass
+
+    def protocol(self):
+        return {"layers": 2}
+
+    def init(self, key, width, class_count):
+        first, last = jax.random.split(key)
+        draw = jax.nn.initializers.lecun_normal()
+        return {"first": draw(first, (width, 8)), "last": draw(last, (8, class_count))}
+
+    def logits(self, head, features):
+        return jax.nn.relu(features @ head["first"]) @ head["last"]
+
+
+@dataclasses.dataclass(frozen=True)
 class CountSettings:
     power: int = setting(1, "of the count", least=1, most=3)
 
@@ -88,6 +108,7 @@ models.register_network("plain", Plain)
 diffusion.register_process("short", Short, {"ddim": DDIM})
 sources.register_source("stripes", stripes)
 heads.register_head("nearest_mean", lambda probe: NearestMean())
+heads.register_head("two_layers", lambda probe: TwoLayers(), trained=True)
 tasks.register_task("count", "mine.count", "counts parameters", CountSettings)
 """
 TASK = """
@@ -158,6 +179,20 @@ def test_a_package_of_the_users_own_trains_samples_probes_and_goes_on(
         status=2,
     )
     assert "config.count.power: 4 is not 1 or more, at most 3" in beyond
+
+    trained = ("output=probe_two", "classifier=two_layers", "epochs=1", "batch_size=8")
+    run(
+        *(package, f"--workdir={workdir}", "--task=probe"),
+        *(f"--config.probe.{field}" for field in trained),
+    )
+    probed = json.loads((workdir / "probe_two.json").read_text())
+    assert probed["protocol"]["layers"] == 2
+    asked = ("--config.probe.classifier=two_layers", "--config.probe.draws=2")
+    error = run(
+        *(package, f"--workdir={workdir}", "--task=probe", *asked),
+        status=2,
+    )
+    assert "config.probe.draws: 2, but two_layers draws noise anew" in error
 
 
 def test_a_package_that_is_not_there_is_named(package):

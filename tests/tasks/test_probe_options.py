@@ -7,11 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from ddae_jax import main
+from ddae_jax import heads, main
 from ddae_jax.data import source as data_source
 from ddae_jax.errors import UserError
 from ddae_jax.features.encode import Pixels, example_noise
 from ddae_jax.runtime import parallel
+from ddae_jax.settings.probe import ProbeSettings
 from ddae_jax.tasks.probe import data as probe_data
 from ddae_jax.tasks.probe import fixed as probe_fixed
 from ddae_jax.tasks.probe import grid as probe_grid
@@ -254,3 +255,17 @@ def test_what_cannot_be_is_refused_in_one_line(
     fields = [f"probe.{field}" for field in fields]
     line = refused(folder, capsys, ALONE, "probe.cache=False", *fields)
     assert line.removeprefix("config.probe.").startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"classifier": "adam", "draws": 2}, r"probe\.draws: 2, but adam draws noise"),
+        ({"classifier": "attentive", "draws": 2}, r"logistic, ridge, knn average"),
+        ({"classifier": "attentive", "concat": "taps"}, r"concat: 'taps' needs pooled"),
+        ({"classifier": "logstic"}, r"classifier: unknown 'logstic'.*'logistic'"),
+    ],
+)
+def test_what_a_head_cannot_do_is_one_line(fields, message):
+    with pytest.raises(UserError, match=message):
+        heads.check(ProbeSettings(**fields))

@@ -1,8 +1,10 @@
 """Checkpoints of a run, through orbax: which are kept, and how they come back."""
 
+import contextlib
 import dataclasses
+import logging
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -43,8 +45,9 @@ def manager(
     """
     folder = pathlib.Path(workdir).absolute() / "checkpoints"
     if keep is None:
-        options = ocp.CheckpointManagerOptions(read_only=True)
-        return ocp.CheckpointManager(folder, options=options)
+        with _no_warnings():  # orbax warns that what is read only is not written
+            options = ocp.CheckpointManagerOptions(read_only=True)
+            return ocp.CheckpointManager(folder, options=options)
     policies = [checkpoint_managers.LatestN(keep.latest)]
     if keep.every:
         policies.append(checkpoint_managers.EveryNSteps(keep.every))
@@ -57,6 +60,17 @@ def manager(
         enable_async_checkpointing=True,
     )
     return ocp.CheckpointManager(folder, options=options)
+
+
+@contextlib.contextmanager
+def _no_warnings() -> Iterator[None]:
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(max(level, logging.ERROR))
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def save(

@@ -136,6 +136,14 @@ def test_import_is_cheap():
         ddae_jax.loads  # noqa: B018
 
 
+def test_loading_says_nothing(pretrained_copy):
+    code = f"import ddae_jax; ddae_jax.load({str(pretrained_copy)!r})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    )
+    assert done.stderr == done.stdout == ""
+
+
 def test_a_model_shows_itself_in_one_line(model):
     shown = repr(model)
     assert "unet under" in shown and "8x8x3" in shown and len(shown) < 120

@@ -1,4 +1,4 @@
-"""Processes: the published tables and losses, and the laws that all of them obey."""
+"""Processes: the published tables and losses, and what is true of all of them."""
 
 import jax
 import jax.numpy as jnp

@@ -11,7 +11,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from ddae_jax.errors import UserError
@@ -204,5 +204,3 @@ _NAMES: dict[type, str] = {
     float: "a number",
     str: "text",
 }
-
-Choice = Callable[[Any], Any]

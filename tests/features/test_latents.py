@@ -74,9 +74,10 @@ def test_features_are_those_of_the_scaled_latents(model, images):
     ours = model.features(images, tap="layer-1", noise_level=0.5)
     vae, params = model.latents.autoencoder, {"params": model.autoencoder}
     both = example_noise(stream(0, "model/features"), jnp.arange(5), (8, 8, 8))
-    x0 = vae.apply(
-        params, images / np.float32(127.5) - 1, both[..., :4], method="encode_scaled"
+    mean, log_variance = vae.apply(
+        params, images / np.float32(127.5) - 1, method="encode"
     )
+    x0 = (mean + jnp.exp(0.5 * log_variance) * both[..., :4]) * vae.scaling_factor
     time = model.denoiser.process.time_at(jnp.array([0.5]))[0]
     expected = features.extract(
         model.denoiser, model.params, x0, time, both[..., 4:], ["layer-1"]

@@ -26,48 +26,14 @@ TESTED = (
 )
 
 
-def write_idx(folder):
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 60), ("t10k", 20)):
-        images = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
-        files = {"images-idx3": images, "labels-idx1": np.arange(count) % 10}
-        for name, array in files.items():
-            content = data_files.encode_idx(array)
-            (folder / f"{split}-{name}-ubyte").write_bytes(content)
-
-
-def write_tiny_imagenet(folder):
-    """As many training images as CIFAR-100 here: the same program trains on both."""
-    root = folder / "tiny-imagenet-200"
-    lines = []
-    for label, name in enumerate(f"n{number:02}" for number in range(20)):
-        for i in range(20):
-            picture = root / "train" / name / "images" / f"{name}_{i}.JPEG"
-            data_files.save_image(picture, (64, 64), seed=20 * label + i)
-        for i in range(4):
-            file = f"val_{4 * label + i}.JPEG"
-            picture = root / "val" / "images" / file
-            data_files.save_image(picture, (64, 64), "L" if i else "RGB", 999 + i)
-            lines.append(f"{file}\t{name}\t0\t0\t63\t63\n")
-    (root / "val" / "val_annotations.txt").write_text("".join(lines))
-
-
-def write_image_folder(folder):
-    for label, name in enumerate(("ant", "bee", "cat")):
-        for number in range(30):
-            mode, seed = "L" if number % 7 == 0 else "RGB", 30 * label + number
-            picture = folder / name / f"{number}.png"
-            data_files.save_image(picture, (40, 33), mode, seed)
-
-
 WRITERS = {
-    "fashion_mnist": write_idx,
+    "fashion_mnist": data_files.write_fashion_mnist,
     "cifar10": lambda folder: data_files.write_cifar(folder, "cifar10", per_batch=12),
     "cifar100": lambda folder: data_files.write_cifar(
         folder, "cifar100", per_batch=400
     ),
-    "tiny_imagenet": write_tiny_imagenet,
-    "image_folder": write_image_folder,
+    "tiny_imagenet": data_files.write_tiny_imagenet,
+    "image_folder": data_files.write_image_folder,
 }
 
 

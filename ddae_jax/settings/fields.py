@@ -99,6 +99,16 @@ def declared(cls: type) -> dict[str, tuple[Any, Any, Bounds]]:
     }
 
 
+def declared_within(cls: type) -> dict[str, tuple[Any, Any, Bounds]]:
+    """`declared`, followed by that of the sections within, as SECTION.FIELD."""
+    found = declared(cls)
+    for field in dataclasses.fields(cls):
+        if dataclasses.is_dataclass(field.default):
+            within = declared_within(type(field.default))
+            found |= {f"{field.name}.{name}": one for name, one in within.items()}
+    return found
+
+
 def check(where: str, value: Any, kind: Any, bounds: Bounds) -> None:
     """Raises a UserError, which names `where`, unless `value` can be used.
 

@@ -128,7 +128,7 @@ def test_transfer_is_probed_end_to_end(workdir):
     run(f"--config={CONFIG}:test", f"--workdir={workdir}")
     found = json.loads((workdir / "probe.json").read_text())
     assert found["data"] == "digits" and found["baselines"] == {}
-    assert found["chosen"]["tap"] == "layer-1" and found["chosen"]["time"] == 121
+    assert found["chosen"]["tap"] == "layer-0" and found["chosen"]["time"] == 121
     assert 0 <= found["chosen"]["test"] <= 1
     # Imported weights go on to any data set, whatever config came between.
     words = [f"--workdir={workdir}", "--task=probe", "--config.data.name=cifar10"]

@@ -21,7 +21,8 @@ Expected result, as published, not measured here, test accuracy:
 | tiny_imagenet     | 81   | 66.57 %  |
 
 One workdir holds one probe.json: copy runs/dit for a second data set.
-Variant `test`: on digits, of whatever small latent denoiser the workdir has.
+Variants `test` and `tiny_imagenet+test`: on digits, of whatever small latent denoiser
+the workdir has.
 """
 
 from ddae_jax.settings import schema
@@ -34,9 +35,9 @@ _VARIANTS = {
 
 
 def get_config(variant: str = "cifar10"):
-    schema.check_variant("dit_transfer", variant, (*_VARIANTS, "test"))
+    schema.check_variant("dit_transfer", variant, _VARIANTS)
     variant = variant or "cifar10"
-    data, time, size = _VARIANTS.get(variant, ("digits", 121, 8))
+    data, time, size = _VARIANTS[variant]
     config = schema.default(network="dit", process="dit", sampler="respaced")
     config.name, config.variant = "dit_transfer", variant
     config.tasks = ("probe", "report")
@@ -54,15 +55,8 @@ def get_config(variant: str = "cifar10"):
     config.probe.batch_size = 512
     config.probe.learning_rate = 4e-3
     config.probe.baselines = False  # an untrained DiT-XL costs as much again
-    if variant == "test":
-        config.dtype = "float32"
-        config.network.hidden_size = 64
-        config.network.depth = 3
-        config.network.heads = 4
-        config.network.num_classes = 10
-        config.probe.taps = ("layer-1",)
-        config.probe.epochs, config.probe.batch_size = 1, 16
-        config.probe.train_count, config.probe.test_count = 64, 32
-        config.probe.held_out = 0.5
-        config.sampler.steps = 4
     return config
+
+
+def for_test(config):
+    config.data.name = "digits"

@@ -29,13 +29,13 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def help_text() -> str:
     """What --help prints."""
-    from ddae_jax.settings import schema
+    from ddae_jax.settings import reference
     from ddae_jax.tasks import TASKS
 
     values = flags.FlagValues()
     define_flags(values)
     tasks = "\n".join(f"  {name}: {task.help}" for name, task in TASKS.items())
-    parts = (__doc__, f"Tasks:\n{tasks}", values.get_help(), schema.help_text())
+    parts = (__doc__, f"Tasks:\n{tasks}", values.get_help(), reference.help_text())
     return "\n\n".join(parts)
 
 

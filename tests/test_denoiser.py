@@ -122,7 +122,7 @@ def test_taps_are_those_of_the_network_and_named_ones_alone():
 
 
 def test_a_dropout_key_means_training():
-    denoiser = Denoiser(UNet().tiny().with_regularisation(dropout=0.5), DDPM())
+    denoiser = Denoiser(UNet().tiny().clone(dropout=0.5), DDPM())
     params = tools.random_params(denoiser.network, SHAPE[1:])
     run = jax.jit(
         lambda params, key: denoiser.taps(

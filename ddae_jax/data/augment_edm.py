@@ -23,6 +23,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
@@ -227,8 +228,8 @@ def _sample_bilinear(
     columns: Float[Array, "batch rows columns"],
 ) -> Float[Array, "batch rows columns channels"]:
     """Bilinear interpolation at fractional positions; zeros outside the image."""
-    batch, height, width, channels = images.shape
-    flat = images.reshape(batch, height * width, channels)
+    height, width = images.shape[1:3]
+    flat = rearrange(images, "b h w c -> b (h w) c")
     top, left = jnp.floor(rows), jnp.floor(columns)
     down, right = rows - top, columns - left
 

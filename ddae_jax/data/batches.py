@@ -66,13 +66,6 @@ class Order:
         return self.indices(np.arange(step * batch_size, (step + 1) * batch_size))
 
 
-def batch_indices(
-    seed: int, step: int, batch_size: int, count: int
-) -> Int32[np.ndarray, "batch"]:
-    """Returns the images of the global batch of `step`: `Order.batch` for one step."""
-    return Order(seed, count).batch(step, batch_size)
-
-
 def evaluation_batches(
     count: int, batch_size: int
 ) -> Iterator[tuple[Int32[np.ndarray, "batch"], Bool[np.ndarray, "batch"]]]:

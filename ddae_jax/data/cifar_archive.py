@@ -10,6 +10,7 @@ import tarfile
 import zlib
 
 import numpy as np
+from einops import rearrange
 
 from ddae_jax.data import source
 from ddae_jax.errors import UserError
@@ -95,7 +96,7 @@ def load(
             raise UserError(f"{where}: {len(classes)} labels, {len(pixels)} images")
         if not 0 <= min(classes) <= max(classes) < len(class_names):
             raise UserError(f"{where}: a label is outside 0..{len(class_names) - 1}")
-        images.append(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+        images.append(rearrange(pixels, "n (c h w) -> n h w c", c=3, h=32))
         labels.extend(classes)
     return source.from_arrays(
         name,

@@ -10,10 +10,8 @@ from PIL import Image
 
 from ddae_jax.data import images as image_ops
 from ddae_jax.data import source as data_source
+from ddae_jax.data.sources import SOURCES
 from ddae_jax.errors import UserError
-
-# Data sets that enlarge small images; the others put a black margin around them.
-_RESIZED = ("image_folder", "tiny_imagenet")
 
 
 def find(given: str, field: str) -> tuple[pathlib.Path, list[pathlib.Path]]:
@@ -96,7 +94,7 @@ def read(
 
 def enlarges(data_name: str) -> bool:
     """Whether a data set resizes images that are smaller than wanted."""
-    return data_name in _RESIZED
+    return data_name in SOURCES and SOURCES[data_name].enlarges
 
 
 def check_channels(name: str, channels: int) -> None:

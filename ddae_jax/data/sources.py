@@ -1,9 +1,10 @@
 """Data sets by name."""
 
+import dataclasses
 import difflib
 import os
 import pathlib
-from collections.abc import Callable
+from typing import Protocol
 
 from ddae_jax.data import (
     cifar_archive,
@@ -32,6 +33,37 @@ _FASHION_MNIST_CLASSES = (
 )
 TFDS_PREFIX = "tfds:"
 SPLITS = ("train", "test")
+
+
+class LoadSplit(Protocol):
+    """The function that reads one split of a data set."""
+
+    def __call__(
+        self,
+        split: str,
+        *,
+        folder: str | None,
+        image_size: int | None,
+        channels: int | None,
+        resident_bytes: int,
+    ) -> Source:
+        """Returns "train" or "test"; the arguments are those of `load`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """What a name in a config stands for.
+
+    Attributes:
+      load: reads one split.
+      enlarges: images smaller than wanted are resized, those that a task reads beside
+        the set too; else they get a black margin.
+      prepared_by_tfds: --task=prepare can download it.
+    """
+
+    load: LoadSplit
+    enlarges: bool = False
+    prepared_by_tfds: bool = False
 
 
 def load(
@@ -72,7 +104,7 @@ def load(
         raise UserError(f"{name}: no split {split!r}, known: {', '.join(SPLITS)}")
     if folder is not None and not pathlib.Path(folder).exists():
         raise UserError(f"{name}: folder {folder} does not exist")
-    return SOURCES[name](split, folder=folder, **options)
+    return SOURCES[name].load(split, folder=folder, **options)
 
 
 def prepare(name: str, data_dir: str | os.PathLike | None = None) -> pathlib.Path:
@@ -85,15 +117,16 @@ def prepare(name: str, data_dir: str | os.PathLike | None = None) -> pathlib.Pat
     if name.startswith(TFDS_PREFIX):
         return tfds_source.prepare(name.removeprefix(TFDS_PREFIX), data_dir)
     _check_name(name)
-    if name not in _PREPARABLE:
-        known = ", ".join((*_PREPARABLE, f"{TFDS_PREFIX}NAME"))
+    if not SOURCES[name].prepared_by_tfds:
+        can = [one for one, data_set in SOURCES.items() if data_set.prepared_by_tfds]
+        known = ", ".join((*can, f"{TFDS_PREFIX}NAME"))
         raise UserError(
             f"{name}: nothing to prepare, it is read as it is; can: {known}"
         )
     return tfds_source.prepare(name, data_dir)
 
 
-def _load_cifar(name: str) -> Callable[..., Source]:
+def _load_cifar(name: str) -> LoadSplit:
     def load_split(split, *, folder, image_size, channels, resident_bytes):
         options = (image_size, channels, resident_bytes)
         path = cifar_archive.find(name, folder) if folder is not None else None
@@ -164,28 +197,29 @@ def _check_name(name: str) -> None:
     raise UserError(f"unknown data set {name!r}{nearest}, known: {known}")
 
 
-SOURCES: dict[str, Callable[..., Source]] = {
-    "digits": digits.load,
-    "fashion_mnist": _load_fashion_mnist,
-    "idx": idx.load,
-    "cifar10": _load_cifar("cifar10"),
-    "cifar100": _load_cifar("cifar100"),
-    image_folder.NAME: image_folder.load,
-    "tiny_imagenet": tiny_imagenet.load,
+SOURCES: dict[str, DataSet] = {
+    "digits": DataSet(digits.load),
+    "fashion_mnist": DataSet(_load_fashion_mnist, prepared_by_tfds=True),
+    "idx": DataSet(idx.load),
+    "cifar10": DataSet(_load_cifar("cifar10"), prepared_by_tfds=True),
+    "cifar100": DataSet(_load_cifar("cifar100"), prepared_by_tfds=True),
+    image_folder.NAME: DataSet(image_folder.load, enlarges=True),
+    "tiny_imagenet": DataSet(tiny_imagenet.load, enlarges=True),
 }
-_PREPARABLE = ("fashion_mnist", "cifar10", "cifar100")
+"""Name in a config -> data set."""
 
 
-def register_source(name: str, load_split: Callable[..., Source]) -> None:
+def register_source(name: str, load_split: LoadSplit, enlarges: bool = False) -> None:
     """Makes a data set known to configs, as `name`.
 
     Args:
-      load_split: (split, *, folder, image_size, channels, resident_bytes) -> source;
-        split is "train" or "test".
+      load_split: reads one split.
+      enlarges: see `DataSet`.
 
     Raises:
       UserError: the name belongs to another data set.
     """
-    if SOURCES.get(name, load_split) is not load_split:
+    data_set = DataSet(load_split, enlarges)
+    if SOURCES.get(name, data_set) != data_set:
         raise UserError(f"there is a data set {name!r} already")
-    SOURCES[name] = load_split
+    SOURCES[name] = data_set

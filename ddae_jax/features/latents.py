@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from jaxtyping import Array, Float, UInt8
 
 from ddae_jax.data.augment import to_uint8
@@ -55,10 +56,10 @@ def in_pieces(function: Callable[..., Array], batch_size: int, *arrays: Array) -
         pieces += 1
 
     def split(array):
-        return array.reshape(-1, pieces, *array.shape[1:]).swapaxes(0, 1)
+        return rearrange(array, "(n pieces) ... -> pieces n ...", pieces=pieces)
 
     outputs = jax.lax.map(lambda parts: function(*parts), tuple(map(split, arrays)))
-    return outputs.swapaxes(0, 1).reshape(count, *outputs.shape[2:])
+    return rearrange(outputs, "pieces n ... -> (n pieces) ...")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 
 import jax.numpy as jnp
+from einops import rearrange
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
@@ -31,7 +32,7 @@ def grid(
     Raises:
       UserError: they fill no grid of about these proportions.
     """
-    batch, count, channels = positions.shape
+    count = positions.shape[1]
     height, width = image_size
     shapes = [(rows, count // rows) for rows in range(1, count + 1) if not count % rows]
 
@@ -42,7 +43,7 @@ def grid(
     # Odd sides are rounded where they are halved: 28x20 pixels become 4x3 positions.
     if stretch(best) > math.log(1.5):
         raise UserError(f"{count} positions are no grid over {height}x{width} pixels")
-    return positions.reshape(batch, *best, channels)
+    return rearrange(positions, "b (rows columns) c -> b rows columns c", rows=best[0])
 
 
 @dataclasses.dataclass(frozen=True)

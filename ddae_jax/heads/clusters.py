@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from einops import rearrange
+from einops import rearrange, unpack
 from jaxtyping import Float, Int
 
 from ddae_jax.errors import UserError
@@ -50,11 +50,7 @@ def principal_colours(
     colours = np.full((len(components), 3), 0.5, np.float32)
     colours[:, :count] = np.where(flat, 0.5, scaled.clip(0, 1))
     share = float(np.sum(analysis.explained_variance_)) * (1 - 1 / len(fitted))
-    ends = np.cumsum([len(_points(one)) for one in maps])[:-1]
-    drawn = [
-        part.reshape(*one.shape[:-1], 3)
-        for part, one in zip(np.split(colours, ends), maps, strict=True)
-    ]
+    drawn = unpack(colours, [one.shape[:-1] for one in maps], "* colour")
     return drawn, share / total
 
 
@@ -88,10 +84,7 @@ def k_means(
     sizes = sum(np.bincount(part, minlength=clusters) for part in labels)
     rank = np.argsort(np.argsort(-sizes, kind="stable"))
     total = len(fitted) * float(fitted.var(axis=0, dtype=np.float64).sum())
-    ranked = [
-        rank[part].reshape(one.shape[:-1])
-        for part, one in zip(labels, maps, strict=True)
-    ]
+    ranked = unpack(rank[np.concatenate(labels)], [one.shape[:-1] for one in maps], "*")
     return ranked, 1 - float(found.inertia_) / total
 
 

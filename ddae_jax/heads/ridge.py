@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from einops import rearrange
 from jaxtyping import Float, Int
 
 from ddae_jax.heads import standardise
@@ -40,11 +41,12 @@ class RidgePath:
         self, features: Float[np.ndarray, "batch features"]
     ) -> Int[np.ndarray, "penalties batch"]:
         """Returns the class of the largest score of each example, for each penalty."""
-        width = self.kernels.shape[1]
-        kernels = np.moveaxis(self.kernels, 0, 1).reshape(width, -1)
+        kernels = rearrange(self.kernels, "l2 width classes -> width (l2 classes)")
         found = []
         for block in _standardised(features, self.mean, self.scale):
-            scores = (block @ kernels).reshape(len(block), len(self.l2), -1)
+            scores = rearrange(
+                block @ kernels, "n (l2 classes) -> n l2 classes", l2=len(self.l2)
+            )
             found.append(np.argmax(scores + self.bias, axis=-1))
         return np.concatenate(found).T
 

@@ -20,17 +20,6 @@ def accuracy(
     return float(np.mean(predictions == labels))
 
 
-def accuracy_standard_error(accuracy: float, count: int) -> float:
-    """Standard error of an accuracy in [0, 1] over `count` independent samples.
-
-    Raises:
-      UserError: no samples, or an accuracy outside [0, 1].
-    """
-    if count < 1 or not 0 <= accuracy <= 1:
-        raise UserError(f"accuracy {accuracy} of {count} samples has no standard error")
-    return float(np.sqrt(accuracy * (1 - accuracy) / count))
-
-
 def confusion_matrix(
     predictions: Integer[np.ndarray, "..."],
     labels: Integer[np.ndarray, "..."],

@@ -108,11 +108,6 @@ def feature_sums(
     return FeatureSums(len(features), centred.sum(axis=0), centred.T @ centred, origin)
 
 
-def statistics_of(features: Float[np.ndarray, "samples width"]) -> Statistics:
-    """Returns the Gaussian fit of features that fit in memory."""
-    return feature_sums(features).statistics()
-
-
 def frechet_distance(a: Statistics, b: Statistics) -> float:
     """Returns |mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)) (eq. 6).
 

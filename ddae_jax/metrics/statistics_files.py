@@ -5,7 +5,6 @@ import pathlib
 import zipfile
 
 import numpy as np
-from jaxtyping import UInt8
 
 from ddae_jax.errors import UserError
 from ddae_jax.metrics.frechet import Statistics
@@ -17,7 +16,7 @@ def read_statistics(path: str | os.PathLike, metric: str = "fid") -> Statistics:
     """Reads the Gaussian fit of a reference set.
 
     Args:
-      path: `.npz` with mu and sigma (and our own count), or EDM2's `.pkl` with
+      path: `.npz` with mu and sigma (and count, if known), or EDM2's `.pkl` with
         {metric: {mu, sigma}}. Nothing in the file is ever run.
       metric: of EDM2's file: "fid" or "fd_dinov2".
 
@@ -48,30 +47,6 @@ def read_statistics(path: str | os.PathLike, metric: str = "fid") -> Statistics:
         raise UserError(f"{path}: mu or sigma has a value that is not finite")
     count = int(entries["count"]) if "count" in entries else None
     return Statistics(count, mean, covariance)
-
-
-def write_statistics(path: str | os.PathLike, statistics: Statistics) -> None:
-    """Writes mu, sigma (and count, if known) as pytorch-fid and EDM read them."""
-    entries = {"mu": statistics.mean, "sigma": statistics.covariance}
-    if statistics.count is not None:
-        entries["count"] = np.int64(statistics.count)
-    with open(path, "wb") as file:
-        np.savez(file, **entries)
-
-
-def read_reference_images(
-    path: str | os.PathLike,
-) -> UInt8[np.ndarray, "images height width 3"]:
-    """Reads the images in ADM's `.npz` (arr_0), for precision and recall.
-
-    Raises:
-      FileNotFoundError: there is no such file.
-      UserError: the file has no uint8 images.
-    """
-    images = _read_npz(pathlib.Path(path), ("arr_0",)).get("arr_0")
-    if images is None or images.dtype != np.uint8 or images.ndim != 4:
-        raise UserError(f"{path}: has no uint8 images (arr_0)")
-    return images
 
 
 def _content(path: pathlib.Path) -> bytes:

@@ -122,21 +122,6 @@ class Network(Trainable, abc.ABC):
         """
         return jnp.zeros_like(time)
 
-    def with_regularisation(
-        self, drop_path: float | None = None, dropout: float | None = None
-    ) -> Self:
-        """Returns a copy with other rates, in [0, 1); None keeps the network's own.
-
-        Raises:
-          UserError: the network has no such field, or the rate is out of range.
-        """
-        given = {"drop_path": drop_path, "dropout": dropout}
-        given = {name: rate for name, rate in given.items() if rate is not None}
-        for name in given:
-            if name not in fields.declared(type(self)):
-                raise UserError(f"{type(self).__name__} has no {name}")
-        return self.clone(**given)
-
     def check_inputs(
         self,
         images: Float[Array, "batch height width channels"],

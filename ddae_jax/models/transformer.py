@@ -232,10 +232,9 @@ class Attention(nn.Module):
         hidden = Linear(
             3 * features, self.kernel_init, self.dtype, self.use_bias, name="projection"
         )(x)
-        query, key, value = (
-            rearrange(part, "b t (heads c) -> b t heads c", heads=self.heads)
-            for part in jnp.split(hidden, 3, axis=-1)
-        )
+        parts = "b t (part heads c) -> b t part heads c"
+        hidden = rearrange(hidden, parts, part=3, heads=self.heads)
+        query, key, value = jnp.unstack(hidden, axis=2)
         if rotation is not None:
             query, key = rotate(query, rotation), rotate(key, rotation)
         hidden = dot_product_attention(query, key, value, self.implementation)

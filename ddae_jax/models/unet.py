@@ -108,8 +108,9 @@ class AttentionBlock(nn.Module):
             hidden
         )
         # Published weights hold query, key and value of a head side by side.
-        hidden = rearrange(hidden, "b t (heads c) -> b t heads c", heads=heads)
-        query, key, value = jnp.split(hidden, 3, axis=-1)
+        parts = "b t (heads part c) -> b t heads part c"
+        hidden = rearrange(hidden, parts, heads=heads, part=3)
+        query, key, value = jnp.unstack(hidden, axis=3)
         hidden = dot_product_attention(query, key, value, self.attention_implementation)
         hidden = rearrange(hidden, "b t heads c -> b t (heads c)")
         hidden = linear(channels, channels, dtype=self.dtype, name="output")(hidden)

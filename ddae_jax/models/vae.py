@@ -233,28 +233,6 @@ class AutoencoderKL(nn.Module):
         x = self.decoder(self.unquantise(latents.astype(self.dtype)))
         return x.astype(jnp.float32)
 
-    def encode_scaled(
-        self,
-        images: Float[Array, "batch height width channels"],
-        noise: Float[Array, "batch rows columns latent"] | None = None,
-    ) -> Float[Array, "batch rows columns latent"]:
-        """Returns what a latent diffusion model sees of `images` in [-1, 1].
-
-        Args:
-          images: in [-1, 1].
-          noise: standard normal, to sample the posterior; None gives its mean.
-        """
-        latents, log_variance = self.encode(images)
-        if noise is not None:
-            latents = latents + jnp.exp(0.5 * log_variance) * noise
-        return latents * self.scaling_factor
-
-    def decode_scaled(
-        self, latents: Float[Array, "batch rows columns latent"]
-    ) -> Float[Array, "batch height width channels"]:
-        """Returns the images of a latent diffusion model's latents."""
-        return self.decode(latents / self.scaling_factor)
-
     def __call__(
         self, images: Float[Array, "batch height width channels"]
     ) -> Float[Array, "batch height width channels"]:

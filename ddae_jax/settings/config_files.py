@@ -10,13 +10,19 @@ from ml_collections import ConfigDict
 
 import ddae_jax
 from ddae_jax.errors import UserError
+from ddae_jax.settings import schema
 from ddae_jax.settings.fields import unknown
+
+_TEST = "test"
 
 
 def load(given: str) -> ConfigDict:
     """Runs get_config(variant) of "path/to/file.py[:variant]", or of "NAME[:variant]".
 
-    The file is the user's code; it may register networks, data sets and tasks.
+    The variants "test" and "VARIANT+test" of any file are its default and VARIANT,
+    shrunk by `schema.shrink`; a function `for_test(config)` in the file then changes
+    what else they need. The file is the user's code; it may register networks, data
+    sets and tasks.
 
     Raises:
       UserError: no such file, or it does not know the variant.
@@ -35,7 +41,15 @@ def load(given: str) -> ConfigDict:
     spec.loader.exec_module(module)
     if "get_config" not in vars(module):
         raise UserError(f"--config: {path} has no function get_config")
-    return module.get_config(variant)
+    *before, last = variant.split("+")
+    if last != _TEST:
+        return module.get_config(variant)
+    config = module.get_config("+".join(before))
+    schema.shrink(config)
+    config.variant = variant
+    if "for_test" in vars(module):
+        module.for_test(config)
+    return config
 
 
 def import_modules(names: Iterable[str]) -> None:

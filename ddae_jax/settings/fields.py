@@ -11,7 +11,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from ddae_jax.errors import UserError
@@ -97,6 +97,16 @@ def declared(cls: type) -> dict[str, tuple[Any, Any, Bounds]]:
         for field in dataclasses.fields(cls)
         if _KEY in field.metadata
     }
+
+
+def declared_within(cls: type) -> dict[str, tuple[Any, Any, Bounds]]:
+    """`declared`, followed by that of the sections within, as SECTION.FIELD."""
+    found = declared(cls)
+    for field in dataclasses.fields(cls):
+        if dataclasses.is_dataclass(field.default):
+            within = declared_within(type(field.default))
+            found |= {f"{field.name}.{name}": one for name, one in within.items()}
+    return found
 
 
 def check(where: str, value: Any, kind: Any, bounds: Bounds) -> None:
@@ -204,5 +214,3 @@ _NAMES: dict[type, str] = {
     float: "a number",
     str: "text",
 }
-
-Choice = Callable[[Any], Any]

@@ -66,7 +66,7 @@ class FinetuneSettings:
         0, "test images used, likewise; 0: all", least=0, most=COUNT, test=32
     )
     eval_every: int = setting(
-        1, "epochs between tests, each with a checkpoint", least=1, most=STEPS
+        1, "epochs between tests, each with a checkpoint", least=1, most=STEPS, test=1
     )
 
     steps_per_dispatch: int = setting(

@@ -99,12 +99,27 @@ def shrink(config: ConfigDict) -> None:
     """Turns a config into its `:test` variant, which takes seconds.
 
     Every task takes the same path through the code, on images of 8x8. The network is
-    its own `tiny()`; the other fields become what they declare as `test`.
+    its own `tiny()`, and taps become those of the same relative depth in it; the other
+    fields become what they declare as `test`.
     """
-    network = _built(config, "network", NETWORKS).tiny()
+    whole = _built(config, "network", NETWORKS)
+    network = whole.tiny()
     if config.network.get("image_channels", None) is None:
         network = network.clone(image_channels=None)
+    before, after = tuple(whole.tap_paths()), tuple(network.tap_paths())
+
+    def tap_in_tiny(tap):
+        if tap not in before:
+            return tap
+        depth = before.index(tap) / max(len(before) - 1, 1)
+        return after[round(depth * (len(after) - 1))]
+
     with config.unlocked():
+        for section, field, taps in _taps(config):
+            one = isinstance(taps, str)
+            config[section][field] = (
+                tap_in_tiny(taps) if one else tuple(map(tap_in_tiny, taps))
+            )
         for name in fields.declared(type(network)):
             config.network[name] = getattr(network, name)
         if not config.probe.times and not config.probe.noise_levels:
@@ -208,32 +223,17 @@ def sampler(config: ConfigDict) -> Sampler:
 
 
 def check_variant(name: str, given: str, known: Iterable[str]) -> None:
-    """Raises a UserError where config `name` has no variant `given`; "" always is."""
+    """Raises a UserError where config `name` has no variant `given`.
+
+    "" always is one; "test" is read by `config_files.load`.
+    """
     if given and given not in known:
+        known = (*known, "test")
         raise UserError(unknown(f"variant of config {name}", given, known))
 
 
-def help_text() -> str:
-    """Every field of the config: default, bounds and meaning, for `--help`."""
-    lines = [
-        f"  --config.{path}={value!r}  {bounds.help}"
-        + (f" ({limits})" if (limits := bounds.wanted()) else "")
-        + (f" [{', '.join(map(repr, bounds.choices))}]" if bounds.choices else "")
-        for path, value, bounds in reference(default())
-    ]
-    names = ", ".join(NETWORKS), ", ".join(PROCESSES)
-    return "\n".join(
-        (
-            "Fields of the config, with their defaults; the sections network, process "
-            "and sampler are those of their names",
-            f"(networks: {names[0]}; processes: {names[1]}):",
-            *lines,
-        )
-    )
-
-
 def reference(config: ConfigDict) -> Iterator[tuple[str, Any, Bounds]]:
-    """Yields (path, default, bounds) of every field of `config`, for `--help`."""
+    """Yields (path, default, bounds) of every field of `config`."""
     for path, (_, value, bounds) in _declared(config):
         yield path, value, bounds
 
@@ -246,16 +246,9 @@ def _declared(config: ConfigDict) -> Iterator[tuple[str, tuple[Any, Any, Bounds]
         yield f"{section}.name", (str, config[section].name, _NAME)
         for name, declared in fields.declared(cls).items():
             yield f"{section}.{name}", declared
-    for name, cls in sections().items():
-        yield from _declared_below(name, cls)
-
-
-def _declared_below(prefix: str, cls: type):
-    for name, declared in fields.declared(cls).items():
-        yield f"{prefix}.{name}", declared
-    for field in dataclasses.fields(cls):
-        if dataclasses.is_dataclass(field.default):
-            yield from _declared_below(f"{prefix}.{field.name}", type(field.default))
+    for section, cls in sections().items():
+        for name, declared in fields.declared_within(cls).items():
+            yield f"{section}.{name}", declared
 
 
 def _section(cls: type) -> ConfigDict:
@@ -321,14 +314,21 @@ def _built(config: ConfigDict, section: str, known: Mapping[str, type]) -> Any:
 
 
 def _check_taps(config: ConfigDict, known: Mapping[str, str]) -> None:
-    """In every section that names taps."""
-    for name in sections():
-        section = config[name]
-        for field in ("taps", "tap"):
-            given = section.get(field, ())
-            for tap in (given,) if isinstance(given, str) else given:
-                if tap and tap not in known:
-                    raise UserError(unknown(f"config.{name}.{field}", tap, known))
+    """Raises a UserError for a tap that the network does not have."""
+    for name, field, given in _taps(config):
+        for tap in (given,) if isinstance(given, str) else given:
+            if tap and tap not in known:
+                raise UserError(unknown(f"config.{name}.{field}", tap, known))
+
+
+def _taps(config: ConfigDict) -> list[tuple[str, str, str | tuple[str, ...]]]:
+    """(section, field, value) of every field that names taps."""
+    return [
+        (name, field, config[name][field])
+        for name in sections()
+        for field in ("taps", "tap")
+        if field in config[name]
+    ]
 
 
 def _check_together(values: Mapping[str, Any]) -> None:

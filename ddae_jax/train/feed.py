@@ -1,11 +1,13 @@
 """Feeds training steps: resident sets are gathered on the device, others stream."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import flax.struct
 import jax
 import numpy as np
+from einops import rearrange
 from jax.sharding import Mesh
 from jaxtyping import Array, Int, Int32, UInt8
 
@@ -92,14 +94,14 @@ class Feed:
         start of the readers.
         """
         split = parallel.batch_sharding(self.mesh, axis=1)
-        shape = (count, self.batch_size)
         start = step * self.batch_size
         places = np.arange(start, start + count * self.batch_size)
-        positions = places.astype(np.int32).reshape(shape)
+        by_step = functools.partial(
+            rearrange, pattern="(count batch) -> count batch", count=count
+        )
         if self.source.images is not None:
-            parts = (*self._resident(), self._order.indices(places).reshape(shape))
-            images, labels, indices = parts
-            indices = parallel.place(indices, split)
+            images, labels = self._resident()
+            indices = parallel.place(by_step(self._order.indices(places)), split)
         else:
             if step != self._next:
                 self._reader = self._open(step)
@@ -113,7 +115,7 @@ class Feed:
             images,
             labels,
             indices,
-            parallel.place(positions, split),
+            parallel.place(by_step(places.astype(np.int32)), split),
             resident=self.source.images is not None,
             mesh=self.mesh,
         )

@@ -11,7 +11,7 @@ from ddae_jax.errors import UserError
 
 
 def test_every_epoch_visits_every_image_once():
-    steps = [batches.batch_indices(3, step, 4, 10) for step in range(10)]
+    steps = [batches.Order(3, 10).batch(step, 4) for step in range(10)]
     epochs = np.concatenate(steps).reshape(4, 10)
     assert steps[0].dtype == np.int32
     for epoch in epochs:
@@ -20,8 +20,8 @@ def test_every_epoch_visits_every_image_once():
 
 
 def test_batches_larger_than_the_set():
-    batch = batches.batch_indices(0, 1, 25, 10)
-    walk = np.concatenate([batches.batch_indices(0, step, 1, 10) for step in range(50)])
+    batch = batches.Order(0, 10).batch(1, 25)
+    walk = np.concatenate([batches.Order(0, 10).batch(step, 1) for step in range(50)])
     np.testing.assert_array_equal(batch, walk[25:])
 
 
@@ -30,11 +30,11 @@ def test_the_order_depends_on_seed_and_step_alone():
     forward = [order.batch(step, 8) for step in range(30)]
     for step in reversed(range(30)):
         np.testing.assert_array_equal(
-            batches.batch_indices(5, step, 8, 100), forward[step]
+            batches.Order(5, 100).batch(step, 8), forward[step]
         )
-    assert (batches.batch_indices(6, 0, 8, 100) != forward[0]).any()
+    assert (batches.Order(6, 100).batch(0, 8) != forward[0]).any()
     # A change of numpy or of this code would change what a seed means.
-    assert batches.batch_indices(0, 0, 10, 10).tolist() == FIRST_EPOCH_OF_SEED_0
+    assert batches.Order(0, 10).batch(0, 10).tolist() == FIRST_EPOCH_OF_SEED_0
 
 
 FIRST_EPOCH_OF_SEED_0 = [8, 0, 3, 7, 6, 4, 1, 5, 2, 9]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ddae_jax.data import image_files, source, sources
 from ddae_jax.data import images as image_ops
-from ddae_jax.data import source, sources
 from ddae_jax.errors import UserError
 
 
@@ -87,14 +87,6 @@ def test_absent_data_is_an_error_at_once(
     assert "\n" not in str(error.value)
 
 
-def test_same_images_in_memory_and_on_demand():
-    resident, on_demand = counted(), counted(resident_bytes=10)
-    assert resident.images is not None and on_demand.images is None
-    indices = np.array([3, 3, 0, 39])
-    np.testing.assert_array_equal(resident.read(indices), on_demand.read(indices))
-    assert resident.read(indices)[:, 0, 0, 0].tolist() == [3, 3, 0, 39]
-
-
 @pytest.mark.parametrize("resident_bytes", [10, 10_000])
 def test_subset(resident_bytes):
     part = source.subset(counted(resident_bytes=resident_bytes), [5, 2, 7])
@@ -146,3 +138,18 @@ def test_prepare_refuses_what_does_not_come_from_tfds():
         sources.prepare("digits")
     with pytest.raises(UserError, match="unknown data set 'digit'"):
         sources.prepare("digit")
+
+
+def test_a_registered_set_can_say_that_it_enlarges():
+    def load_split(split, **options):
+        return counted()
+
+    try:
+        sources.register_source("mine", load_split, enlarges=True)
+        sources.register_source("mine", load_split, enlarges=True)
+        assert image_files.enlarges("mine") and not image_files.enlarges("digits")
+        with pytest.raises(UserError, match="a data set 'mine' already"):
+            sources.register_source("mine", load_split)
+    finally:
+        del sources.SOURCES["mine"]
+    assert not image_files.enlarges("tfds:mine")

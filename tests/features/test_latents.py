@@ -75,9 +75,10 @@ def test_features_are_those_of_the_scaled_latents(model, images):
     ours = model.features(images, tap="layer-1", noise_level=0.5)
     vae, params = model.latents.autoencoder, {"params": model.autoencoder}
     both = example_noise(stream(0, "model/features"), jnp.arange(5), (8, 8, 8))
-    x0 = vae.apply(
-        params, images / np.float32(127.5) - 1, both[..., :4], method="encode_scaled"
+    mean, log_variance = vae.apply(
+        params, images / np.float32(127.5) - 1, method="encode"
     )
+    x0 = (mean + jnp.exp(0.5 * log_variance) * both[..., :4]) * vae.scaling_factor
     time = model.denoiser.process.time_at(jnp.array([0.5]))[0]
     expected = features.extract(
         model.denoiser, model.params, x0, time, both[..., 4:], ["layer-1"]
@@ -128,7 +129,7 @@ def test_transfer_is_probed_end_to_end(workdir):
     run(f"--config={CONFIG}:test", f"--workdir={workdir}")
     found = json.loads((workdir / "probe.json").read_text())
     assert found["data"] == "digits" and found["baselines"] == {}
-    assert found["chosen"]["tap"] == "layer-1" and found["chosen"]["time"] == 121
+    assert found["chosen"]["tap"] == "layer-0" and found["chosen"]["time"] == 121
     assert 0 <= found["chosen"]["test"] <= 1
     # Imported weights go on to any data set, whatever config came between.
     words = [f"--workdir={workdir}", "--task=probe", "--config.data.name=cifar10"]

@@ -4,6 +4,7 @@ import ast
 import json
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 
@@ -11,63 +12,33 @@ from ddae_jax import main
 from ddae_jax.denoiser import Denoiser
 from ddae_jax.errors import UserError
 from ddae_jax.experiment.memory import training_bytes
+from ddae_jax.models import NETWORKS
 from ddae_jax.settings import command_line, schema
 from ddae_jax.tasks import TASKS
 from tests.tools import data_files
+from tests.tools import networks as network_tools
 from tests.tools.configs import CONFIGS, load
 
 TESTED = (
     "digits:test",
     "fashion_mnist:test",
-    "cifar10:test",
+    "cifar10:edm_ddpmpp_aug+test",
+    "cifar10:edm2_e+test",
+    "cifar10:uvit_s+test",
     "cifar100:test",
     "tiny_imagenet:test",
     "image_folder:test",
 )
 
 
-def write_idx(folder):
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 60), ("t10k", 20)):
-        images = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
-        files = {"images-idx3": images, "labels-idx1": np.arange(count) % 10}
-        for name, array in files.items():
-            content = data_files.encode_idx(array)
-            (folder / f"{split}-{name}-ubyte").write_bytes(content)
-
-
-def write_tiny_imagenet(folder):
-    """As many training images as CIFAR-100 here: the same program trains on both."""
-    root = folder / "tiny-imagenet-200"
-    lines = []
-    for label, name in enumerate(f"n{number:02}" for number in range(20)):
-        for i in range(20):
-            picture = root / "train" / name / "images" / f"{name}_{i}.JPEG"
-            data_files.save_image(picture, (64, 64), seed=20 * label + i)
-        for i in range(4):
-            file = f"val_{4 * label + i}.JPEG"
-            picture = root / "val" / "images" / file
-            data_files.save_image(picture, (64, 64), "L" if i else "RGB", 999 + i)
-            lines.append(f"{file}\t{name}\t0\t0\t63\t63\n")
-    (root / "val" / "val_annotations.txt").write_text("".join(lines))
-
-
-def write_image_folder(folder):
-    for label, name in enumerate(("ant", "bee", "cat")):
-        for number in range(30):
-            mode, seed = "L" if number % 7 == 0 else "RGB", 30 * label + number
-            picture = folder / name / f"{number}.png"
-            data_files.save_image(picture, (40, 33), mode, seed)
-
-
 WRITERS = {
-    "fashion_mnist": write_idx,
+    "fashion_mnist": data_files.write_fashion_mnist,
     "cifar10": lambda folder: data_files.write_cifar(folder, "cifar10", per_batch=12),
     "cifar100": lambda folder: data_files.write_cifar(
         folder, "cifar100", per_batch=400
     ),
-    "tiny_imagenet": write_tiny_imagenet,
-    "image_folder": write_image_folder,
+    "tiny_imagenet": data_files.write_tiny_imagenet,
+    "image_folder": data_files.write_image_folder,
 }
 
 
@@ -128,6 +99,50 @@ def test_config_is_documented_locked_and_valid(name):
     schema.build(config)
     with pytest.raises(UserError, match=r"unknown 'tset'.*Did you mean '\w*test'"):
         load(f"{name}:tset")
+
+
+def variants_of(name):
+    """As the error about an unknown one lists them."""
+    with pytest.raises(UserError) as raised:
+        load(f"{name}:?")
+    known = str(raised.value).split("Known: ")[1].split(", ")
+    return [variant for variant in known if variant != "test"]
+
+
+GIVEN = [
+    f"{path.stem}:{variant}"
+    for path in sorted(CONFIGS.glob("*.py"))
+    for variant in ("", *variants_of(path.stem))
+]
+
+
+@pytest.mark.parametrize("given", GIVEN)
+def test_every_variant_has_a_test_form(given):
+    name, _, variant = given.partition(":")
+    whole, test = load(given), load(f"{given}+test" if variant else f"{name}:test")
+    assert test.variant == (f"{variant}+test" if variant else "test")
+    assert test.is_locked and test.data.image_size == 8
+    assert test.train.steps <= 4 and test.sampler.name == whole.sampler.name
+    settings = schema.build(test)
+    assert settings.network == schema.build(whole).network.tiny()
+    assert settings.process == schema.build(whole).process
+    channels = settings.network.image_channels or 3
+    denoiser = Denoiser(settings.network, settings.process)
+    assert denoiser.parameter_count((8, 8, channels)) < 2_000_000
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_network_shrinks(network):
+    config = schema.default(network)
+    taps = tuple(schema.build(config).network.tap_paths())
+    config.probe.taps, config.finetune.tap = taps, taps[-1]
+    schema.shrink(config)
+    settings = schema.build(config)
+    tiny = tuple(settings.network.tap_paths())
+    assert settings.probe.taps[0] == tiny[0] and settings.probe.taps[-1] == tiny[-1]
+    assert settings.finetune.tap == tiny[-1] and set(settings.probe.taps) <= set(tiny)
+    shapes = network_tools.shapes_of(settings.network, (8, 8, 3))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) < 2_000_000
 
 
 # reference/ddae.md: steps and warm-up of the epochs there, parameters in millions

@@ -10,8 +10,7 @@ import scipy.linalg
 
 from ddae_jax import main
 from ddae_jax.errors import UserError
-from ddae_jax.metrics import statistics_files
-from ddae_jax.metrics.frechet import statistics_of
+from ddae_jax.metrics.frechet import feature_sums
 from ddae_jax.metrics.scores import kernel_distance, precision_recall
 from ddae_jax.runtime import checkpoint
 from ddae_jax.runtime.files import write_json
@@ -141,13 +140,14 @@ def test_published_statistics_files_are_references(settings, tmp_path):
     settings.fid.reference = str(folders[1])
     expected = measure(settings, tmp_path)
     network = fid_tools.write_network(tmp_path / "net")
-    real = statistics_of(np.asarray(network.chain(network.tensors, pixels[1])))
+    found = np.asarray(network.chain(network.tensors, pixels[1]))
+    real = feature_sums(found).statistics()
     both = {"mu": real.mean, "sigma": real.covariance}
-    statistics_files.write_statistics(tmp_path / "ours.npz", real)
+    np.savez(tmp_path / "counted.npz", count=real.count, **both)
     np.savez(tmp_path / "edm.npz", **both)
     np.savez(tmp_path / "adm.npz", arr_0=pixels[1], **both)
     (tmp_path / "edm2.pkl").write_bytes(pickle.dumps({"fid": both, "fd_dinov2": {}}))
-    for name in ("ours.npz", "edm.npz", "adm.npz", "edm2.pkl"):
+    for name in ("counted.npz", "edm.npz", "adm.npz", "edm2.pkl"):
         settings.fid.reference = str(tmp_path / name)
         report = measure(settings, tmp_path)
         assert report["fid"] == pytest.approx(expected["fid"], rel=1e-6), name
@@ -156,7 +156,7 @@ def test_published_statistics_files_are_references(settings, tmp_path):
         assert ("precision" in report) == ("kid" in report) == has_images
         assert ("has no images" in report["shown"]["note"]) == (not has_images)
         count = report["protocol"]["reference_count"]
-        assert count == (30 if name == "ours.npz" else None)
+        assert count == (30 if name == "counted.npz" else None)
         assert len(report["protocol"]["reference_identity"]) == 64
     np.savez(tmp_path / "images.npz", arr_0=pixels[1])
     settings.fid.reference = str(tmp_path / "images.npz")

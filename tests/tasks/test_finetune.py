@@ -30,7 +30,11 @@ from tests.tools import runs as run_tools
 from tests.tools.experiments import experiment_of
 
 CONFIG = "configs/finetune.py"
-TINY = (f"--config={CONFIG}:test", *run_tools.TINY[1:-1])
+TINY = (
+    f"--config={CONFIG}:digits+test",
+    *run_tools.TINY[1:-1],
+    "--config.finetune.label_smoothing=0",
+)
 EPOCHS = "--config.finetune.epochs=4"
 HEAD = {"kernel": jnp.zeros((32, 10)), "bias": jnp.zeros(10)}
 

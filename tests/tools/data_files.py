@@ -45,3 +45,39 @@ def save_image(path, size=(6, 6), mode="RGB", seed=0):
     pixels = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
     Image.fromarray(pixels, mode).save(path)
     return pixels
+
+
+def write_fashion_mnist(folder):
+    """Four IDX files of 60 training and 20 test images."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 60), ("t10k", 20)):
+        images = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        files = {"images-idx3": images, "labels-idx1": np.arange(count) % 10}
+        for name, array in files.items():
+            content = encode_idx(array)
+            (folder / f"{split}-{name}-ubyte").write_bytes(content)
+
+
+def write_tiny_imagenet(folder, classes=20, per_class=20):
+    """Its training and validation sets, with some grey files."""
+    root = folder / "tiny-imagenet-200"
+    lines = []
+    for label, name in enumerate(f"n{number:02}" for number in range(classes)):
+        for i in range(per_class):
+            picture = root / "train" / name / "images" / f"{name}_{i}.JPEG"
+            save_image(picture, (64, 64), seed=per_class * label + i)
+        for i in range(4):
+            file = f"val_{4 * label + i}.JPEG"
+            picture = root / "val" / "images" / file
+            save_image(picture, (64, 64), "L" if i else "RGB", 999 + i)
+            lines.append(f"{file}\t{name}\t0\t0\t63\t63\n")
+    (root / "val" / "val_annotations.txt").write_text("".join(lines))
+
+
+def write_image_folder(folder):
+    """Three folders of classes, not split, of 30 images each; some are grey."""
+    for label, name in enumerate(("ant", "bee", "cat")):
+        for number in range(30):
+            mode, seed = "L" if number % 7 == 0 else "RGB", 30 * label + number
+            picture = folder / name / f"{number}.png"
+            save_image(picture, (40, 33), mode, seed)

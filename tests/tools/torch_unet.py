@@ -61,7 +61,7 @@ class Block(nn.Module):
 
 
 class Resample(nn.Module):
-    """A convolution that halves the resolution, or one behind doubling it."""
+    """A convolution that halves the resolution, or one after doubling it."""
 
     def __init__(self, channels, up):
         super().__init__()

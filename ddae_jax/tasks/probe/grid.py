@@ -13,9 +13,6 @@ from ddae_jax.diffusion.times import Time
 from ddae_jax.settings.contrastive import ContrastiveSettings
 from ddae_jax.settings.probe import ProbeSettings
 
-CONCATENATIONS = ("", "taps", "times", "both")
-"""What of config.probe.concat becomes one cell."""
-
 
 def columns(times: Sequence[Time], concat: str) -> tuple[Time, ...]:
     """The grid's columns: the times, or one that joins them all.

@@ -1,0 +1,99 @@
+"""What fields there are, for people: `--help`, and the page docs/settings.md.
+
+python -m ddae_jax.settings.reference > docs/settings.md
+"""
+
+from collections.abc import Iterator
+
+from ddae_jax.settings import fields, schema
+from ddae_jax.settings.fields import Bounds
+from ddae_jax.settings.root import Settings
+
+COMMAND = "python -m ddae_jax.settings.reference > docs/settings.md"
+_INTRODUCTION = f"""\
+# Settings
+
+Every field of a config; `--config.SECTION.FIELD=VALUE` on the command line overrides
+it, and `config.SECTION.FIELD = VALUE` in a config file sets it. Defaults are those of
+the package: configs set others. Fields that name no section stand above all of them.
+`None` is the absence of a value; bounds of several values are those of each.
+
+The code makes this page out of the fields themselves:
+
+    {COMMAND}
+"""
+_HEADER = ("| field | default | bounds or choices | help |", "|---|---|---|---|")
+
+
+def help_text() -> str:
+    """Every field of the config: default, bounds and meaning, for `--help`."""
+    config = schema.default()
+    lines = [
+        f"  --config.{path}={value!r}  {bounds.help}"
+        + (f" ({limits})" if (limits := bounds.wanted()) else "")
+        + (f" [{', '.join(map(repr, bounds.choices))}]" if bounds.choices else "")
+        for path, value, bounds in schema.reference(config)
+    ]
+    networks, processes = (
+        ", ".join(schema.choices(config, section)) for section in ("network", "process")
+    )
+    return "\n".join(
+        (
+            "Fields of the config, with their defaults; the sections network, process "
+            "and sampler are those of their names",
+            f"(networks: {networks}; processes: {processes}):",
+            *lines,
+        )
+    )
+
+
+def page() -> str:
+    """The page of all fields: a table for each section, network, process, sampler.
+
+    What was registered from outside of this package is not on it.
+    """
+    parts = [_INTRODUCTION]
+    for title, cls in _titled():
+        if cls.__module__.startswith("ddae_jax."):
+            parts.append("\n".join((f"## {title}\n", *_table(cls))) + "\n")
+    return "\n".join(parts)
+
+
+def _titled() -> Iterator[tuple[str, type]]:
+    """Yields (title, the class that declares the fields), in the order of the page."""
+    yield "Without a section", Settings
+    for name, cls in schema.sections().items():
+        yield f"`{name}`", cls
+    config = schema.default()
+    for section in ("network", "process"):
+        for name, cls in schema.choices(config, section).items():
+            yield f"`{section}` with `{section}.name={name}`", cls
+    for process in schema.choices(config, "process"):
+        samplers = schema.choices(schema.default(process=process), "sampler")
+        for name, cls in samplers.items():
+            yield f"`sampler` with `sampler.name={name}`, of `{process}`", cls
+
+
+def _table(cls: type) -> Iterator[str]:
+    yield from _HEADER
+    every = fields.declared if cls is Settings else fields.declared_within
+    for name, (_, value, bounds) in every(cls).items():
+        cells = f"`{name}`", f"`{value!r}`", _possible(bounds), bounds.help
+        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _possible(bounds: Bounds) -> str:
+    """Bounds, choices, the form of a text and the number of values, in words."""
+    low, high = bounds.lengths
+    parts = [bounds.wanted()]
+    if bounds.choices is not None:
+        parts.append(", ".join(f"`{choice!r}`" for choice in bounds.choices))
+    if bounds.pattern is not None:
+        parts.append(f"of the form `{bounds.pattern}`")
+    if bounds.lengths != Bounds("").lengths:
+        parts.append(f"{low} to {high} values" if low < high else f"{low} values")
+    return "; ".join(part for part in parts if part)
+
+
+if __name__ == "__main__":
+    print(page(), end="")

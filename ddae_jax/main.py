@@ -5,7 +5,7 @@ import sys
 from absl import flags, logging
 
 from ddae_jax.errors import UserError
-from ddae_jax.runtime import interrupts
+from ddae_jax.runtime import exits
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -69,7 +69,7 @@ def run(argv: list[str]) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point: exit status 2 and one line where the user's input cannot be used."""
-    interrupts.take()
+    exits.prepare()
     argv = sys.argv if argv is None else argv
     flags.FLAGS.mark_as_parsed()  # absl's own flags: we parse ours
     try:
@@ -78,14 +78,13 @@ def main(argv: list[str] | None = None) -> None:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        interrupts.leave()
+        exits.leave("interrupted; the same command goes on", 130)
     except Exception as error:
         from ddae_jax.runtime import files
 
         if not files.disk_is_full(error):
             raise
-        print(f"error: {files.DISK_IS_FULL}", file=sys.stderr)
-        raise SystemExit(1) from None
+        exits.leave(f"error: {files.DISK_IS_FULL}", 1)
 
 
 if __name__ == "__main__":

@@ -79,5 +79,5 @@ def fill(path):
 
 def one_line(errors):
     lines = errors.splitlines()
-    assert lines[-1].startswith("error: no space left on the disk")
+    assert lines[-1].startswith("error: no space left on the disk"), errors
     assert "Traceback" not in errors and "Event loop" not in errors

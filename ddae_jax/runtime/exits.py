@@ -1,0 +1,56 @@
+"""A run that cannot go on says so in one line: after Ctrl-C, or on a full disk."""
+
+import os
+import signal
+import sys
+import threading
+from typing import NoReturn
+
+
+def prepare() -> None:
+    """From now on Ctrl-C raises a KeyboardInterrupt in the main thread, and what
+    libraries leave undone in the background is told where it is news."""
+    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGALRM, _interrupt)
+    sys.unraisablehook = _unraisable
+    threading.excepthook = _in_thread
+
+
+def leave(line: str, status: int) -> NoReturn:
+    """Ends the process with this line.
+
+    At once: threads of XLA that still compile crash Python while it shuts down, and
+    writers that cannot write tell it again.
+    """
+    print(line, file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _interrupt(*_):
+    """Python's own handler by another name: that one asyncio replaces while orbax
+    restores, and then an interrupt can get lost."""
+    raise KeyboardInterrupt
+
+
+def _unraisable(found) -> None:
+    """What Python drops in finalisers and in callbacks, of which jax has one for every
+    garbage collection: an interrupt comes again, a moment later."""
+    if found.exc_type is KeyboardInterrupt:
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+    elif _is_news(found.exc_value):
+        sys.__unraisablehook__(found)
+
+
+def _in_thread(found) -> None:
+    if _is_news(found.exc_value):
+        threading.__excepthook__(found)
+
+
+def _is_news(error: BaseException | None) -> bool:
+    from ddae_jax.runtime import files  # which takes long: it imports jax
+
+    # A full disk stops the main thread too. The other is what writes of orbax say
+    # after one that failed.
+    return not files.disk_is_full(error) and "Event loop is closed" not in str(error)

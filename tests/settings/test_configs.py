@@ -42,17 +42,8 @@ WRITERS = {
 }
 
 
-# The other readers have their own tests: of the rest, one stands for all.
-QUICK = ("fashion_mnist:test",)
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        given if given in QUICK else pytest.param(given, marks=pytest.mark.slow)
-        for given in TESTED
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("given", TESTED)
 def test_test_variant_runs_all_its_tasks(given, tmp_path):
     name, _, variant = given.partition(":")
     data, workdir = tmp_path / "data", tmp_path / "run"

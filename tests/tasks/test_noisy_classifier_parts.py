@@ -158,6 +158,7 @@ def print_trained(folder):
     print(json.dumps([jax.device_count(), bias, accuracies]))
 
 
+@pytest.mark.slow
 def test_devices_do_not_change_the_result(tmp_path, capsys):
     print_trained(tmp_path / "1")
     _, bias, accuracies = json.loads(capsys.readouterr().out)

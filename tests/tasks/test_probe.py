@@ -72,6 +72,7 @@ def test_the_converged_probe_chooses_on_held_out_images(probe_workdir, caplog):
     assert "\n" not in caplog.messages[-1]
 
 
+@pytest.mark.slow
 def test_a_cell_of_the_published_protocol_has_the_value_it_has_alone(
     probe_workdir, caplog
 ):
@@ -97,6 +98,7 @@ def test_a_cell_of_the_published_protocol_has_the_value_it_has_alone(
         assert alone["cells"][1][part] == pytest.approx(together[0][part], abs=0.006)
 
 
+@pytest.mark.slow
 def test_steps_per_dispatch_do_not_change_the_heads(
     probe_workdir, tmp_path, monkeypatch
 ):

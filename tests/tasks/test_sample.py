@@ -55,6 +55,7 @@ def test_a_sample_depends_on_seed_and_index_alone(process):
     assert np.abs(draw(config, params, 6, 6).astype(int) - six).max() > 1
 
 
+@pytest.mark.slow
 def test_a_second_checkpoint_is_sampled_by_the_program_of_the_first(pretrained_copy):
     def draw_at(step, task):
         """Returns what was compiled for it."""

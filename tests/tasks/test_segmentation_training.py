@@ -74,7 +74,10 @@ def at_update(monkeypatch, number, call):
     return done
 
 
-@pytest.mark.parametrize(("number", "status"), [("SIGTERM", 0), ("SIGINT", 130)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [pytest.param("SIGTERM", 0, marks=pytest.mark.slow), ("SIGINT", 130)],
+)
 def test_stopped_and_gone_on_gives_the_same_heads(
     folder, workdir, tmp_path, monkeypatch, number, status
 ):
@@ -128,6 +131,7 @@ def test_learning_rates_are_logged(folder, workdir, monkeypatch):
     np.testing.assert_allclose(rates, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_steps_per_dispatch_do_not_change_the_heads(folder, workdir, monkeypatch):
     config = make_config(folder, epochs=10)  # 38 steps, between events of 3 and 7
     counts, dispatch = [], segmentation_training._Trainer.dispatch

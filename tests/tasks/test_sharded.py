@@ -7,6 +7,8 @@ import pytest
 
 from tests.tools import sharded
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
@@ -40,7 +42,6 @@ def test_a_fine_tuned_network_and_a_loaded_one_stay_sharded(workdir, tmp_path):
     compare(workdir, tmp_path, ("predict", "load"), absolute)
 
 
-@pytest.mark.slow
 def test_a_probe_and_fid_of_sharded_parameters(workdir, tmp_path):
     # An image on the edge between two classes may turn.
     absolute = {"probe/accuracies": 0.02, "fid/fid": 1e-3}

@@ -8,6 +8,7 @@ from ddae_jax.runtime import parallel
 from ddae_jax.train import feature_classifier
 
 
+@pytest.mark.slow
 def test_steps_per_dispatch_change_it_by_rounding_alone(tmp_path, monkeypatch):
     # Small, as the tests' XLA is slow in loops.
     monkeypatch.setattr(feature_classifier, "_BATCH_SIZE", 8)

@@ -1,5 +1,6 @@
 """Training as users run it: killed, stopped, resumed, diverging, on many devices."""
 
+import functools
 import pathlib
 import random
 import shutil
@@ -125,21 +126,31 @@ def test_a_nan_stops_the_run_names_the_step_and_keeps_the_last_good(
 
 @pytest.fixture(scope="module")
 def on_eight_devices(tmp_path_factory):
-    """Runs of six steps on eight devices, by the size of the mesh's axis "fsdp"."""
-    workdirs = {fsdp: tmp_path_factory.mktemp("eight") for fsdp in (1, 2, 8)}
-    commands = [
-        run_tools.pretraining(folder, 6, *IMAGES, f"--config.mesh.fsdp={fsdp}")
-        for fsdp, folder in workdirs.items()
-    ]
-    sample = ("--task=sample", "--config.sampler.steps=4", "--config.mesh.fsdp=8")
-    commands.append((f"--workdir={workdirs[8]}", *sample))
-    run_tools.run_each(commands, devices=8)
-    return workdirs
+    """Size of the mesh's axis "fsdp" -> workdir of six steps on eight devices, and of
+    samples."""
+
+    @functools.cache
+    def run(fsdp):
+        workdir = tmp_path_factory.mktemp("eight")
+        sharded = f"--config.mesh.fsdp={fsdp}"
+        training = run_tools.pretraining(workdir, 6, *IMAGES, sharded)
+        sample = ("--task=sample", "--config.sampler.steps=4", sharded)
+        run_tools.run_each([training, (f"--workdir={workdir}", *sample)], devices=8)
+        return workdir
+
+    return run
 
 
-@pytest.mark.parametrize("fsdp", [1, 2, 8])
+@pytest.mark.parametrize(
+    "fsdp",
+    [
+        pytest.param(1, marks=pytest.mark.slow),
+        pytest.param(2, marks=pytest.mark.slow),
+        8,
+    ],
+)
 def test_eight_devices_give_the_losses_of_one(on_eight_devices, reference, fsdp):
-    workdir = on_eight_devices[fsdp]
+    workdir = on_eight_devices(fsdp)
     ours, theirs = losses(workdir), losses(reference)
     for step in range(1, 7):
         np.testing.assert_allclose(ours[step], theirs[step], rtol=1e-4)
@@ -150,7 +161,7 @@ def test_eight_devices_give_the_losses_of_one(on_eight_devices, reference, fsdp)
 
 
 def test_parameters_that_stay_sharded_draw_the_same_images(on_eight_devices, tmp_path):
-    workdir = shutil.copytree(on_eight_devices[8], tmp_path / "alone")
+    workdir = shutil.copytree(on_eight_devices(8), tmp_path / "alone")
     with np.load(workdir / "samples.npz") as drawn:
         eight = drawn["arr_0"].astype(int)
     # Another test may have trained on from there.

@@ -201,6 +201,7 @@ def test_uncertainty_is_the_linear_map_of_random_cosines(weight_normalization):
     np.testing.assert_allclose(ours, waves @ kernel, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weight_normalization", [False, True], ids=["C", "E"])
 def test_gradients_remat_and_dtype(weight_normalization):
     network = tiny(weight_normalization)

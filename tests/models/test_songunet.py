@@ -241,6 +241,7 @@ def random_params(network):
     return jax.tree.map(draw, shapes)
 
 
+@pytest.mark.slow
 def test_gradients_remat_dtype_and_labels():
     network = tiny()
     params = random_params(network)

@@ -105,6 +105,7 @@ def test_bfloat16_is_near_float32(name):
     assert error < 3e-2
 
 
+@pytest.mark.slow
 def test_remat_changes_no_value():
     meta, arrays = golden_values.load("unet_small")
     network = network_of(meta["kwargs"])

@@ -107,6 +107,7 @@ GIVEN = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", GIVEN)
 def test_every_variant_has_a_test_form(given):
     name, _, variant = given.partition(":")
@@ -168,6 +169,7 @@ def test_cifar10_has_the_published_values(variant):
     assert count == pytest.approx(parameters, abs=0.06 if parameters < 40 else 0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["16", "32", "64", "128"])
 def test_image_folder_has_a_small_network_for_every_size(size):
     config = load(f"image_folder:{size}")

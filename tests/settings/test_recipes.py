@@ -77,6 +77,7 @@ def test_published_values(given):
     assert count == pytest.approx(parameters, rel=1.5e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "given", ["cifar10:edm_ncsnpp", "cifar10:edm2_e", "cifar10:uvit_s"]
 )

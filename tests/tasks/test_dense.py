@@ -164,6 +164,7 @@ def test_segmentation_finds_what_the_features_hold(workdir, brightness):
     assert run(scrambled, workdir)["segmentation"]["chosen"]["mean_iou"] < 0.45
 
 
+@pytest.mark.slow
 def test_segmentation_does_not_depend_on_where_images_are_read_from(
     workdir, brightness
 ):

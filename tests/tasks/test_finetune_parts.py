@@ -69,6 +69,7 @@ def test_depths_follow_the_order_of_execution_up_to_the_tap(name):
     assert by_module == wanted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_the_gradient_reaches_exactly_what_the_tap_depends_on(name):
     network, process, tap, _ = CASES[name]

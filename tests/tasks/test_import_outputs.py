@@ -89,6 +89,7 @@ def export_to(workdir, target, form):
     export.run(experiment_of(config, workdir))
 
 
+@pytest.mark.slow
 def test_imports_compute_what_the_published_code_computes(imported):
     golden = GOLDEN[imported.name]
     config = saved.read(imported.workdir)

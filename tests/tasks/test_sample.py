@@ -80,6 +80,7 @@ def test_a_second_checkpoint_is_sampled_by_the_program_of_the_first(pretrained_c
     assert draw_at(4, "fid") == []
 
 
+@pytest.mark.slow
 def test_eight_devices_draw_the_samples_of_one_and_write_every_file(pretrained_copy):
     workdir = pretrained_copy
     flags = (

@@ -184,6 +184,7 @@ def test_steps_in_one_dispatch_change_nothing(tmp_path, reference):
     np.testing.assert_allclose(losses(tmp_path)[6], expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_set_that_streams_gives_the_losses_of_a_resident_one(tmp_path, reference):
     pretrain(tmp_path, 4, "--config.data.resident_bytes=0")
     for step in range(1, 5):

@@ -145,14 +145,7 @@ def _load_cifar(name: str) -> LoadSplit:
     return load_split
 
 
-def _load_fashion_mnist(
-    split: str,
-    *,
-    folder: str | None,
-    image_size: int | None,
-    channels: int | None,
-    resident_bytes: int,
-) -> Source:
+def _load_fashion_mnist(split, *, folder, image_size, channels, resident_bytes):
     options = (image_size, channels, resident_bytes)
     paths = idx.find(folder or FASHION_MNIST_FOLDER, split)
     if paths is not None:

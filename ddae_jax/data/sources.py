@@ -98,7 +98,7 @@ def load(
         "resident_bytes": resident_bytes,
     }
     if name.startswith(TFDS_PREFIX):
-        return _load_tfds(name, split, folder, **options)
+        return _load_tfds(name)(split, folder=folder, **options)
     _check_name(name)
     if split not in SPLITS:
         raise UserError(f"{name}: no split {split!r}, known: {', '.join(SPLITS)}")
@@ -162,23 +162,21 @@ def _load_fashion_mnist(split, *, folder, image_size, channels, resident_bytes):
     )
 
 
-def _load_tfds(
-    name: str,
-    split: str,
-    folder: str | None,
-    image_size: int | None,
-    channels: int | None,
-    resident_bytes: int,
-) -> Source:
+def _load_tfds(name: str) -> LoadSplit:
     tfds_name = name.removeprefix(TFDS_PREFIX)
-    prepared = tfds_source.find(tfds_name, folder)
-    if prepared is None:
-        raise UserError(
-            f"{name}: no prepared set in {folder or tfds_source.default_data_dir()}; "
-            "--task=prepare downloads it, or set the folder that holds "
-            f"{tfds_name.partition(':')[0]}/VERSION"
-        )
-    return tfds_source.load(name, split, prepared, image_size, channels, resident_bytes)
+
+    def load_split(split, *, folder, image_size, channels, resident_bytes):
+        prepared = tfds_source.find(tfds_name, folder)
+        if prepared is None:
+            place = folder or tfds_source.default_data_dir()
+            raise UserError(
+                f"{name}: no prepared set in {place}; --task=prepare downloads it, or "
+                f"set the folder that holds {tfds_name.partition(':')[0]}/VERSION"
+            )
+        options = (image_size, channels, resident_bytes)
+        return tfds_source.load(name, split, prepared, *options)
+
+    return load_split
 
 
 def _check_name(name: str) -> None:

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 import ddae_jax
 from ddae_jax.errors import UserError
+from ddae_jax.runtime.files import check_regular
 from ddae_jax.settings import schema
 from ddae_jax.settings.fields import unknown
 
@@ -30,10 +31,12 @@ def load(given: str) -> ConfigDict:
     path, _, variant = given.partition(":")
     if re.fullmatch(r"\w+", path):
         path = str(_own(path))
-    if not pathlib.Path(path).is_file():
+    if pathlib.Path(path).exists():
+        check_regular(path)
+    else:
         folder = pathlib.Path(path).parent
         known = sorted(map(str, folder.glob("*.py"))) if folder.is_dir() else []
-        if not known or pathlib.Path(path).exists():
+        if not known:
             raise UserError(f"--config: there is no file {path}")
         raise UserError(unknown("--config", path, known))
     spec = importlib.util.spec_from_file_location("ddae_jax_config", path)

@@ -332,6 +332,12 @@ def test_a_mistyped_workdir_is_named_with_the_nearest(tmp_path):
         parse(f"--workdir={tmp_path / 'nowhere' / 'run'}", "--task=probe")
 
 
+def test_a_config_that_is_no_file_is_named(tmp_path):
+    os.mkfifo(tmp_path / "config.py")
+    with pytest.raises(UserError, match=r"config\.py: not a regular file but a named"):
+        parse(f"--config={tmp_path / 'config.py'}")
+
+
 def test_the_projects_own_configs_are_found_by_name_anywhere():
     command = parse("--config=cifar10:edm_ddpmpp")
     assert (command.settings.name, command.settings.names["process"]) == (

@@ -1,6 +1,7 @@
 """The contract of denoising networks, and what is the same for all of them."""
 
 import abc
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
@@ -10,8 +11,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ddae_jax.errors import UserError
+from ddae_jax.models.self_conditioning import AUTO, DEFAULT, SelfConditioning
 from ddae_jax.settings import fields
-from ddae_jax.settings.fields import setting
+from ddae_jax.settings.fields import setting, unknown
 
 
 class Trainable(nn.Module):
@@ -51,6 +53,8 @@ class Network(Trainable, abc.ABC):
       learned_variance: the output has twice the channels of the images: the noise, then
         where the variance of a sampling step lies.
       uncertainty: the network learns the log-variance of its loss (`log_variance`).
+      self_condition: settings of self-conditioning, a field of networks that have it.
+      summary_token: whether its summary can be "cls", a learned token.
     """
 
     image_channels: int | None = setting(
@@ -64,6 +68,8 @@ class Network(Trainable, abc.ABC):
     extra_tokens: ClassVar[int] = 0
     learned_variance: ClassVar[bool] = False
     uncertainty: ClassVar[bool] = False
+    self_condition: ClassVar[SelfConditioning] = SelfConditioning()
+    summary_token: ClassVar[bool] = False
 
     def __post_init__(self):
         fields.check_all(type(self).__name__, self)
@@ -107,6 +113,83 @@ class Network(Trainable, abc.ABC):
         Raises:
           UserError: the network cannot take what it is given.
         """
+
+    def self_condition_taps(self) -> tuple[str, ...]:
+        """Taps that can be the source of self-conditioning, in order of depth.
+
+        Those after which something takes the condition: each submodule once, by its
+        first name. By default none.
+        """
+        return ()
+
+    @property
+    def self_condition_default(self) -> str:
+        """Which of them it is where `self_condition.tap` is "default"; our choice."""
+        return ""
+
+    def self_condition_source(self) -> str:
+        """Returns the tap that is the source of self-conditioning, "" where it is off.
+
+        Raises:
+          UserError: see `check_self_condition`; or the tap is "auto", not yet chosen.
+        """
+        self.check_self_condition()
+        tap = self.self_condition.tap
+        if tap == AUTO:
+            raise UserError(
+                "network.self_condition.tap is auto: pretraining chooses it; name one "
+                f"of {', '.join(self.self_condition_taps())}"
+            )
+        return self.self_condition_default if tap == DEFAULT else tap
+
+    def self_condition_path(self) -> str | None:
+        """Path of the source's submodule; None where self-conditioning is off."""
+        return self.tap_paths().get(self.self_condition_source())
+
+    def check_self_condition(self, where: str = "network.self_condition") -> None:
+        """Raises a UserError, which names `where`, for settings that it cannot have.
+
+        That is an unknown tap, one after which nothing takes the condition, or a
+        summary token in a network that has no tokens.
+        """
+        asked, paths = self.self_condition, self.tap_paths()
+        if not asked.tap:
+            return
+        if asked.token and not self.summary_token:
+            raise UserError(
+                f"{where}.summary: cls is a token of a transformer, and "
+                f"{type(self).__name__} has none: take mean"
+            )
+        possible = self._self_condition_names()
+        tap = self.self_condition_default if asked.tap == DEFAULT else asked.tap
+        if tap in paths and tap not in possible:
+            raise UserError(
+                f"{where}.tap: nothing after {tap} takes the condition. Known: "
+                f"{', '.join(possible)}"
+            )
+        if tap not in possible and tap != AUTO:
+            raise UserError(unknown(f"{where}.tap", tap, (*possible, DEFAULT, AUTO)))
+
+    def at_same_depth(self, other: Self) -> Self:
+        """`other` with its source of self-conditioning as deep in it as here in this.
+
+        For `tiny`: what is no tap of this network stays as it is.
+        """
+        before, after = self._self_condition_names(), other.self_condition_taps()
+        tap = self.self_condition.tap
+        if tap not in before:
+            return other
+        order = [self.tap_paths()[name] for name in self.self_condition_taps()]
+        depth = order.index(before[tap]) / max(len(order) - 1, 1)
+        moved = after[round(depth * (len(after) - 1))]
+        settings = dataclasses.replace(self.self_condition, tap=moved)
+        return other.clone(self_condition=settings)
+
+    def _self_condition_names(self) -> dict[str, str]:
+        """All names of the possible sources -> path."""
+        paths = self.tap_paths()
+        possible = {paths[tap] for tap in self.self_condition_taps()}
+        return {tap: path for tap, path in paths.items() if path in possible}
 
     def project(self, params: dict) -> dict:
         """Returns what training puts in place of `params`, at first and after a step.

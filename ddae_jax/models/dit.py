@@ -1,12 +1,17 @@
 """DiT, the diffusion transformer (Peebles & Xie 2023, arXiv 2212.09748)."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ddae_jax.models.base import Network, attention_setting, remat_setting
+from ddae_jax.models.self_conditioning import (
+    SelfCondition,
+    SelfConditioning,
+    SummaryToken,
+)
 from ddae_jax.models.transformer import (
     MLP,
     Attention,
@@ -138,6 +143,9 @@ class DiT(Network):
     )
     attention_implementation: str | None = attention_setting()
     remat: bool = remat_setting()
+    self_condition: SelfConditioning = SelfConditioning()
+
+    summary_token: ClassVar[bool] = True
 
     def __post_init__(self):
         super().__post_init__()
@@ -145,13 +153,28 @@ class DiT(Network):
 
     def tiny(self) -> "DiT":
         """Two narrow blocks."""
-        return self.clone(
+        tiny = self.clone(
             patch_size=min(self.patch_size, 2), hidden_size=32, depth=2, heads=2
         )
+        return self.at_same_depth(tiny)
 
     def tap_paths(self) -> dict[str, str]:
         """Maps each tap to the path of its submodule, in order of depth."""
         return {f"layer-{i}": f"block_{i}" for i in range(self.depth)}
+
+    def self_condition_taps(self) -> tuple[str, ...]:
+        """All taps: after the last block, the final layer takes the condition."""
+        return tuple(self.tap_paths())
+
+    @property
+    def self_condition_default(self) -> str:
+        """The block in the middle."""
+        return f"layer-{self.depth // 2}"
+
+    @property
+    def extra_tokens(self) -> int:
+        """Tokens before those of the image: the summary token, where there is one."""
+        return int(self.self_condition.token)
 
     @property
     def fixed_parameters(self) -> tuple[str, ...]:
@@ -181,6 +204,7 @@ class DiT(Network):
             augmentation labels were given, or class labels to an unconditional network.
         """
         self.check_inputs(images, labels, augment_labels)
+        source = self.self_condition_path()
         grid = token_grid(images.shape, self.patch_size)
         x = PatchEmbedding(
             self.patch_size,
@@ -191,10 +215,12 @@ class DiT(Network):
             name="patches",
         )(images)
         x = Positions(sincos_init(grid), True, self.dtype, name="positions")(x)
-        condition = TimeMLP(self.hidden_size, self.dtype, name="time")(
+        if self.self_condition.token:
+            x = SummaryToken(self.dtype, name="summary_token")(x)
+        embedding = TimeMLP(self.hidden_size, self.dtype, name="time")(
             time * self.time_scale
         )
-        condition += ClassEmbedding(
+        condition = embedding + ClassEmbedding(
             self.num_classes, self.hidden_size, self.dtype, name="label"
         )(labels, len(images))
 
@@ -208,6 +234,11 @@ class DiT(Network):
                 self.dtype,
                 name=f"block_{i}",
             )(x, condition)
+            if f"block_{i}" == source:
+                condition += SelfCondition(
+                    self.self_condition, self.dtype, name="self_condition"
+                )(x, embedding, self.extra_tokens)
+        x = x[:, self.extra_tokens :]
         out_channels = images.shape[-1] * (2 if self.learned_variance else 1)
         x = FinalLayer(self.patch_size**2 * out_channels, self.dtype, name="final")(
             x, condition

@@ -1,12 +1,17 @@
 """LightningDiT (Yao & Wang 2025, arXiv 2501.01423): DiT with RoPE, SwiGLU, RMSNorm."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ddae_jax.models.base import Network, attention_setting, remat_setting
+from ddae_jax.models.self_conditioning import (
+    SelfCondition,
+    SelfConditioning,
+    SummaryToken,
+)
 from ddae_jax.models.transformer import (
     Attention,
     ClassEmbedding,
@@ -148,6 +153,9 @@ class LightningDiT(Network):
     )
     attention_implementation: str | None = attention_setting()
     remat: bool = remat_setting()
+    self_condition: SelfConditioning = SelfConditioning()
+
+    summary_token: ClassVar[bool] = True
 
     def __post_init__(self):
         super().__post_init__()
@@ -155,17 +163,32 @@ class LightningDiT(Network):
 
     def tiny(self) -> "LightningDiT":
         """Two narrow blocks."""
-        return self.clone(
+        tiny = self.clone(
             patch_size=min(self.patch_size, 2),
             hidden_size=32,
             depth=2,
             heads=2,
             mlp_features=None if self.mlp_features is None else 64,
         )
+        return self.at_same_depth(tiny)
 
     def tap_paths(self) -> dict[str, str]:
         """Maps each tap to the path of its submodule, in order of depth."""
         return {f"layer-{i}": f"block_{i}" for i in range(self.depth)}
+
+    def self_condition_taps(self) -> tuple[str, ...]:
+        """All taps: after the last block, the final layer takes the condition."""
+        return tuple(self.tap_paths())
+
+    @property
+    def self_condition_default(self) -> str:
+        """The block in the middle."""
+        return f"layer-{self.depth // 2}"
+
+    @property
+    def extra_tokens(self) -> int:
+        """Tokens before those of the image: the summary token, where there is one."""
+        return int(self.self_condition.token)
 
     @property
     def fixed_parameters(self) -> tuple[str, ...]:
@@ -195,6 +218,7 @@ class LightningDiT(Network):
             augmentation labels were given, or class labels to an unconditional network.
         """
         self.check_inputs(images, labels, augment_labels)
+        source = self.self_condition_path()
         grid = token_grid(images.shape, self.patch_size)
         x = PatchEmbedding(
             self.patch_size,
@@ -205,14 +229,18 @@ class LightningDiT(Network):
             name="patches",
         )(images)
         x = Positions(sincos_init(grid), True, self.dtype, name="positions")(x)
-        condition = TimeMLP(self.hidden_size, self.dtype, name="time")(
+        if self.self_condition.token:
+            x = SummaryToken(self.dtype, name="summary_token")(x)
+        embedding = TimeMLP(self.hidden_size, self.dtype, name="time")(
             time * self.time_scale
         )
-        condition += ClassEmbedding(
+        condition = embedding + ClassEmbedding(
             self.num_classes, self.hidden_size, self.dtype, name="label"
         )(labels, len(images))
 
-        rotation = rotary_angles(grid, self.hidden_size // self.heads)
+        rotation = rotary_angles(
+            grid, self.hidden_size // self.heads, self.extra_tokens
+        )
         block_type = nn.remat(Block) if self.remat else Block
         for i in range(self.depth):
             x = block_type(
@@ -224,6 +252,11 @@ class LightningDiT(Network):
                 self.dtype,
                 name=f"block_{i}",
             )(x, condition)
+            if f"block_{i}" == source:
+                condition += SelfCondition(
+                    self.self_condition, self.dtype, name="self_condition"
+                )(x, embedding, self.extra_tokens)
+        x = x[:, self.extra_tokens :]
         x = FinalLayer(self.patch_size**2 * images.shape[-1], self.dtype, name="final")(
             x, condition
         )

@@ -17,6 +17,7 @@ from ddae_jax.models.base import (
     check_levels,
     remat_setting,
 )
+from ddae_jax.models.self_conditioning import SelfCondition, SelfConditioning
 from ddae_jax.models.songunet_layers import (
     ZERO_GAIN,
     Block,
@@ -84,6 +85,7 @@ class SongUNet(Network):
     )
     attention_implementation: str | None = attention_setting()
     remat: bool = remat_setting()
+    self_condition: SelfConditioning = SelfConditioning()
 
     def __post_init__(self):
         super().__post_init__()
@@ -103,7 +105,7 @@ class SongUNet(Network):
 
     def tiny(self) -> "SongUNet":
         """Two levels of one block at the least width."""
-        return self.clone(
+        tiny = self.clone(
             resolution=8,
             channels=32,
             channel_multipliers=(1, 1),
@@ -111,6 +113,7 @@ class SongUNet(Network):
             blocks=1,
             dropout=0.1,
         )
+        return self.at_same_depth(tiny)
 
     def level_names(self) -> list[str]:
         """Published names of the levels, finest first: 32x32, 16x16, ..."""
@@ -133,6 +136,17 @@ class SongUNet(Network):
                     number += 1
                     taps[f"out_{number}"] = path
         return taps
+
+    def self_condition_taps(self) -> tuple[str, ...]:
+        """The blocks of the decoder but the last, by their published names."""
+        paths = self.tap_paths()
+        blocks = [tap for tap in paths if tap.startswith("dec.") and "aux" not in tap]
+        return tuple(blocks[:-1])
+
+    @property
+    def self_condition_default(self) -> str:
+        """The last block of the coarsest level of the decoder."""
+        return f"dec.{self.level_names()[-1]}_block{self.blocks}"
 
     @property
     def fixed_parameters(self) -> tuple[str, ...]:
@@ -167,6 +181,7 @@ class SongUNet(Network):
                 f"this SongUNet has resolution={self.resolution}; "
                 f"it got images of {images.shape[1]} x {images.shape[2]}"
             )
+        source = self.self_condition_path()
         names = self.level_names()
         widths = [self.channels * factor for factor in self.channel_multipliers]
         embedding = Embedding(
@@ -181,7 +196,8 @@ class SongUNet(Network):
         block_type = nn.remat(Block, static_argnums=(3,)) if self.remat else Block
 
         def block(x, name, width=None, attention=False, resample=None):
-            return block_type(
+            nonlocal embedding
+            x = block_type(
                 width or x.shape[-1],
                 attention,
                 self.dropout,
@@ -191,6 +207,11 @@ class SongUNet(Network):
                 self.dtype,
                 name=name,
             )(x, embedding, train)
+            if name == source:
+                embedding += SelfCondition(
+                    self.self_condition, self.dtype, name="self_condition"
+                )(x, embedding)
+            return x
 
         x = image = images.astype(self.dtype)
         skips = []

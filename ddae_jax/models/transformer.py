@@ -91,17 +91,20 @@ def sincos_init(grid: tuple[int, int]) -> Callable:
     return init
 
 
-def rotary_angles(grid: tuple[int, int], head_size: int) -> Rotation:
+def rotary_angles(
+    grid: tuple[int, int], head_size: int, extra_tokens: int = 0
+) -> Rotation:
     """Cosines and sines of 2-D rotary positions (RoPE, Su et al. 2021; EVA-02's form).
 
     The first half of a head turns with the row, the second with the column; features
     2i and 2i + 1 are one plane, of frequency 10000^(-4i / head_size) in its half.
+    `extra_tokens` come before those of the image, and do not turn.
     """
     if head_size % 4:
         raise UserError(f"heads of {head_size} features: RoPE needs a multiple of 4")
     frequencies = 10_000.0 ** -(np.arange(head_size // 4) / (head_size // 4))
     angles = np.concatenate(_token_positions(grid) * frequencies, axis=1)
-    angles = np.repeat(angles, 2, axis=1)
+    angles = np.pad(np.repeat(angles, 2, axis=1), ((extra_tokens, 0), (0, 0)))
     return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
 
 

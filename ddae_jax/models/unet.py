@@ -28,6 +28,7 @@ from ddae_jax.models.layers import (
     sinusoidal_embedding,
     upsample_nearest,
 )
+from ddae_jax.models.self_conditioning import SelfCondition, SelfConditioning
 from ddae_jax.settings.fields import setting
 
 
@@ -180,6 +181,7 @@ class UNet(Network):
     )
     attention_implementation: str | None = attention_setting()
     remat: bool = remat_setting()
+    self_condition: SelfConditioning = SelfConditioning()
 
     def __post_init__(self):
         super().__post_init__()
@@ -187,7 +189,7 @@ class UNet(Network):
 
     def tiny(self) -> "UNet":
         """Two levels of one block at the least width that sees the time."""
-        return self.clone(
+        tiny = self.clone(
             channels=32,
             # At 32 channels a group is one channel: its normalisation takes away the
             # embedding that was added to it.
@@ -197,11 +199,21 @@ class UNet(Network):
             dropout=0.1,
             head_channels=None if self.head_channels is None else 16,
         )
+        return self.at_same_depth(tiny)
 
     def tap_paths(self) -> dict[str, str]:
         """Maps each tap to the path of its submodule, in order of depth."""
         count = (self.blocks + 1) * len(self.channel_multipliers)
         return {f"out_{i}": f"out_{i}" for i in range(1, count + 1)}
+
+    def self_condition_taps(self) -> tuple[str, ...]:
+        """All taps but the last, after which nothing takes the condition."""
+        return tuple(self.tap_paths())[:-1]
+
+    @property
+    def self_condition_default(self) -> str:
+        """The last block of the coarsest level going up."""
+        return f"out_{self.blocks + 1}"
 
     @nn.compact
     def __call__(
@@ -219,6 +231,7 @@ class UNet(Network):
             labels were given, or augmentation labels that it has no map for.
         """
         self.check_inputs(images, labels, augment_labels)
+        source = self.self_condition_path()
         widths = [self.channels * factor for factor in self.channel_multipliers]
         levels = len(widths)
         check_sides(images, 2 ** (levels - 1), "UNet")
@@ -285,6 +298,10 @@ class UNet(Network):
                 number += 1
                 x = jnp.concatenate([x, skips.pop()], axis=-1)
                 x = block(level, f"out_{number}")(x, embedding, train)
+                if f"out_{number}" == source:
+                    embedding += SelfCondition(
+                        self.self_condition, self.dtype, name="self_condition"
+                    )(x, embedding)
             if level > 0:
                 x = resample(x, embedding, "up", f"up_{level}_resample")
 

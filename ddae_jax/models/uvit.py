@@ -1,6 +1,6 @@
 """U-ViT (Bao et al. 2023, arXiv 2209.12152): a transformer with long skips."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -14,6 +14,11 @@ from ddae_jax.models.layers import (
     sinusoidal_embedding,
     torch_bias_init,
     torch_kernel_init,
+)
+from ddae_jax.models.self_conditioning import (
+    SelfCondition,
+    SelfConditioning,
+    SummaryToken,
 )
 from ddae_jax.models.transformer import (
     MLP,
@@ -112,8 +117,9 @@ class TimeToken(nn.Module):
 class UViT(Network):
     """U-ViT. Taps block_0, block_1, ...: in, middle and out blocks, in order.
 
-    A tap holds the tokens (label if conditional, time, patches row by row): the first
-    `extra_tokens` are no part of the image.
+    A tap holds the tokens (label if conditional, time, patches row by row; before them
+    the summary token of self-conditioning, if it has one): the first `extra_tokens` are
+    no part of the image.
 
     `time_scale` under DDPM, whose network time is t/T: 1 for the U-ViT of DDAE's
     authors (FutureXiang/Diffusion); 999 for U-ViT's pixel-space weights, 1000 for its
@@ -155,6 +161,9 @@ class UViT(Network):
     )
     attention_implementation: str | None = attention_setting()
     remat: bool = remat_setting()
+    self_condition: SelfConditioning = SelfConditioning()
+
+    summary_token: ClassVar[bool] = True
 
     def __post_init__(self):
         super().__post_init__()
@@ -166,18 +175,28 @@ class UViT(Network):
 
     def tiny(self) -> "UViT":
         """A narrow block on each side of the middle one."""
-        return self.clone(
+        tiny = self.clone(
             patch_size=min(self.patch_size, 2), hidden_size=32, depth=2, heads=2
         )
+        return self.at_same_depth(tiny)
 
     def tap_paths(self) -> dict[str, str]:
         """Maps each tap to the path of its submodule, in order of depth."""
         return {f"block_{i}": f"block_{i}" for i in range(self.depth + 1)}
 
+    def self_condition_taps(self) -> tuple[str, ...]:
+        """All taps: after the last block, the tokens still go to the decoder."""
+        return tuple(self.tap_paths())
+
+    @property
+    def self_condition_default(self) -> str:
+        """The block in the middle."""
+        return f"block_{self.depth // 2}"
+
     @property
     def extra_tokens(self) -> int:
-        """Tokens before those of the image: the label's (if any) and the time's."""
-        return 2 if self.label_rows else 1
+        """Tokens before those of the image: summary and label (if any), and time."""
+        return self.self_condition.token + (2 if self.label_rows else 1)
 
     @property
     def label_rows(self) -> int:
@@ -216,6 +235,7 @@ class UViT(Network):
             class; augmentation labels were given.
         """
         self.check_inputs(images, labels, augment_labels)
+        source = self.self_condition_path()
         channels = images.shape[-1]
         batch, grid = len(images), token_grid(images.shape, self.patch_size)
         patches = PatchEmbedding(
@@ -226,11 +246,10 @@ class UViT(Network):
             self.dtype,
             name="patches",
         )(images)
-        extra = [
-            TimeToken(self.hidden_size, self.time_mlp, self.dtype, name="time")(
-                time * self.time_scale
-            )
-        ]
+        embedding = TimeToken(self.hidden_size, self.time_mlp, self.dtype, name="time")(
+            time * self.time_scale
+        )
+        extra = [embedding]
         if self.label_rows:
             table = nn.Embed(
                 self.label_rows,
@@ -242,6 +261,8 @@ class UViT(Network):
             extra.insert(0, table(self._labels(labels, batch)))
         x, _ = pack([*extra, patches], "b * features")
         x = Positions(_init, False, self.dtype, name="positions")(x)
+        if self.self_condition.token:
+            x = SummaryToken(self.dtype, name="summary_token")(x)
 
         block_type = nn.remat(Block) if self.remat else Block
         skips = []
@@ -262,8 +283,15 @@ class UViT(Network):
                 x = block(x, skips.pop())
             if i == self.depth // 2:
                 skips.pop()  # the middle block has no skip of its own
+            if f"block_{i}" == source:
+                # A skip from here is the tap itself: what is added goes on alone.
+                added = SelfCondition(
+                    self.self_condition, self.dtype, name="self_condition"
+                )(x, embedding, self.extra_tokens)
+                others, patches = jnp.split(x, [self.extra_tokens], axis=1)
+                x = jnp.concatenate([others, patches + added[:, None, :]], axis=1)
 
-        x = x[:, len(extra) :]
+        x = x[:, self.extra_tokens :]
         x = nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm")(x)
         x = nn.Dense(
             self.patch_size**2 * channels,

@@ -99,13 +99,21 @@ def declared(cls: type) -> dict[str, tuple[Any, Any, Bounds]]:
     }
 
 
+def sections(cls: type) -> dict[str, type]:
+    """Name of each field whose default is a dataclass -> that class, in order."""
+    return {
+        field.name: type(field.default)
+        for field in dataclasses.fields(cls)
+        if dataclasses.is_dataclass(field.default)
+    }
+
+
 def declared_within(cls: type) -> dict[str, tuple[Any, Any, Bounds]]:
     """`declared`, followed by that of the sections within, as SECTION.FIELD."""
     found = declared(cls)
-    for field in dataclasses.fields(cls):
-        if dataclasses.is_dataclass(field.default):
-            within = declared_within(type(field.default))
-            found |= {f"{field.name}.{name}": one for name, one in within.items()}
+    for section, inner in sections(cls).items():
+        within = declared_within(inner)
+        found |= {f"{section}.{name}": one for name, one in within.items()}
     return found
 
 
@@ -126,9 +134,17 @@ def check(where: str, value: Any, kind: Any, bounds: Bounds) -> None:
 
 
 def check_all(where: str, instance: Any) -> None:
-    """`check` of every declared field of a dataclass; errors name `where`.FIELD."""
+    """`check` of every declared field of a dataclass; errors name `where`.FIELD.
+
+    Sections within are held against their own class.
+    """
     for name, (kind, _, bounds) in declared(type(instance)).items():
         check(f"{where}.{name}", getattr(instance, name), kind, bounds)
+    for name, cls in sections(type(instance)).items():
+        section = getattr(instance, name)
+        if not isinstance(section, cls):
+            raise UserError(f"{where}.{name}: {_shown(section)} is no {cls.__name__}")
+        check_all(f"{where}.{name}", section)
 
 
 def optional(kind: Any) -> bool:

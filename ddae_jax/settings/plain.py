@@ -1,6 +1,5 @@
 """Settings as plain values: for config.json, for identities of results, for pages."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,28 +10,23 @@ from ddae_jax.settings.root import CHOSEN, Settings
 def of_section(section: Any) -> dict[str, Any]:
     """Name of each declared field -> value, sections within sections included."""
     values = {name: getattr(section, name) for name in fields.declared(type(section))}
-    inner = (field.name for field in dataclasses.fields(section))
     return values | {
         name: of_section(getattr(section, name))
-        for name in inner
-        if name not in values and dataclasses.is_dataclass(getattr(section, name))
+        for name in fields.sections(type(section))
     }
 
 
 def of_chosen(settings: Settings, section: str) -> dict[str, Any]:
     """The same of "network", "process" or "sampler", with its name."""
-    chosen = getattr(settings, section)
-    values = {name: getattr(chosen, name) for name in fields.declared(type(chosen))}
-    return {"name": settings.names[section]} | values
+    return {"name": settings.names[section]} | of_section(getattr(settings, section))
 
 
 def of_settings(settings: Settings) -> dict[str, Any]:
     """Everything, as `schema.build` took it from a ConfigDict."""
     values = {name: getattr(settings, name) for name in fields.declared(Settings)}
     values |= {section: of_chosen(settings, section) for section in CHOSEN}
-    for field in dataclasses.fields(Settings):
-        if dataclasses.is_dataclass(field.default):
-            values[field.name] = of_section(getattr(settings, field.name))
+    for name in fields.sections(Settings):
+        values[name] = of_section(getattr(settings, name))
     return values | {
         name: of_section(section) for name, section in settings.others.items()
     }

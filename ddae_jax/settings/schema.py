@@ -6,7 +6,6 @@ the samplers; `build` turns it into `Settings`, and is the one place where value
 checked.
 """
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -54,12 +53,7 @@ def default(
 
 def sections() -> dict[str, type]:
     """Name of each section of fixed fields -> its dataclass, those of outside too."""
-    own = {
-        field.name: type(field.default)
-        for field in dataclasses.fields(Settings)
-        if dataclasses.is_dataclass(field.default)
-    }
-    return own | {
+    return fields.sections(Settings) | {
         name: task.section for name, task in TASKS.items() if task.section is not None
     }
 
@@ -85,9 +79,7 @@ def select(config: ConfigDict, section: str, name: str) -> None:
     if name not in known:
         raise UserError(unknown(f"config.{section}.name", name, known))
     with config.unlocked():
-        config[section] = ConfigDict({"name": name} | _section(known[name]).to_dict())
-        for field, (kind, value, _) in fields.declared(known[name]).items():
-            config[section][field] = _placed(kind, value)
+        config[section] = _section(known[name], name=name)
     if section != "process":
         return
     samplers = choices(config, "sampler")
@@ -120,17 +112,14 @@ def shrink(config: ConfigDict) -> None:
             config[section][field] = (
                 tap_in_tiny(taps) if one else tuple(map(tap_in_tiny, taps))
             )
-        for name in fields.declared(type(network)):
-            config.network[name] = getattr(network, name)
+        for path, value in plain.flatten(plain.of_section(network)).items():
+            _put(config.network, path, value)
         if not config.probe.times and not config.probe.noise_levels:
             times = _built(config, "process", PROCESSES).probe_times
             config.probe.times = times
+        flat = plain.flatten(config.to_dict())
         for path, (_, _, bounds) in _declared(config):
-            *sections, field = path.split(".")
-            section = config
-            for part in sections:
-                section = section[part]
-            section[field] = bounds.tested(section[field])
+            _put(config, path, bounds.tested(flat[path]))
     config.lock()
 
 
@@ -161,7 +150,7 @@ def build(config: ConfigDict, tasks: Iterable[str] = ()) -> Settings:
         known = (*SOURCES, f"{TFDS_PREFIX}NAME")
         raise UserError(unknown("config.data.name", data, known))
     heads.check(values["probe"])
-    _check_taps(config, values["network"].tap_paths())
+    _check_taps(config, values["network"])
     _check_together(values)
     names = {section: config[section].name for section in CHOSEN}
     return Settings(**values, names=names, others=others)
@@ -244,21 +233,27 @@ def _declared(config: ConfigDict) -> Iterator[tuple[str, tuple[Any, Any, Bounds]
     for section in CHOSEN:
         cls = choices(config, section)[config[section].name]
         yield f"{section}.name", (str, config[section].name, _NAME)
-        for name, declared in fields.declared(cls).items():
+        for name, declared in fields.declared_within(cls).items():
             yield f"{section}.{name}", declared
     for section, cls in sections().items():
         for name, declared in fields.declared_within(cls).items():
             yield f"{section}.{name}", declared
 
 
-def _section(cls: type) -> ConfigDict:
-    section = ConfigDict()
+def _section(cls: type, **first: str) -> ConfigDict:
+    section = ConfigDict(first)
     for name, (kind, value, _) in fields.declared(cls).items():
         section[name] = _placed(kind, value)
-    for field in dataclasses.fields(cls):
-        if dataclasses.is_dataclass(field.default):
-            section[field.name] = _section(type(field.default))
+    for name, inner in fields.sections(cls).items():
+        section[name] = _section(inner)
     return section
+
+
+def _put(config: ConfigDict, path: str, value: Any) -> None:
+    *sections, field = path.split(".")
+    for section in sections:
+        config = config[section]
+    config[field] = value
 
 
 def _placed(kind: Any, value: Any) -> Any:
@@ -277,17 +272,18 @@ def _checked(where: str, value: Any, kind: Any, bounds: Bounds) -> Any:
     return value
 
 
-def _instance(where: str, cls: type, section: ConfigDict) -> Any:
-    values = {
+def _values(where: str, cls: type, section: ConfigDict) -> dict[str, Any]:
+    return {
         name: _checked(f"{where}.{name}", section[name], kind, bounds)
         for name, (kind, _, bounds) in fields.declared(cls).items()
+    } | {
+        name: _instance(f"{where}.{name}", inner, section[name])
+        for name, inner in fields.sections(cls).items()
     }
-    for field in dataclasses.fields(cls):
-        if dataclasses.is_dataclass(field.default):
-            inner = f"{where}.{field.name}"
-            values[field.name] = _instance(
-                inner, type(field.default), section[field.name]
-            )
+
+
+def _instance(where: str, cls: type, section: ConfigDict) -> Any:
+    values = _values(where, cls, section)
     try:
         return cls(**values)
     except UserError as error:
@@ -300,10 +296,7 @@ def _built(config: ConfigDict, section: str, known: Mapping[str, type]) -> Any:
     if given.name not in known:
         raise UserError(unknown(f"config.{section}.name", given.name, known))
     cls = known[given.name]
-    values = {
-        name: _checked(f"config.{section}.{name}", given[name], kind, bounds)
-        for name, (kind, _, bounds) in fields.declared(cls).items()
-    }
+    values = _values(f"config.{section}", cls, given)
     if section == "network":
         values["dtype"] = config.dtype
     try:
@@ -313,8 +306,10 @@ def _built(config: ConfigDict, section: str, known: Mapping[str, type]) -> Any:
         raise UserError(f"config.{section}: {reason}") from error
 
 
-def _check_taps(config: ConfigDict, known: Mapping[str, str]) -> None:
+def _check_taps(config: ConfigDict, network: Network) -> None:
     """Raises a UserError for a tap that the network does not have."""
+    network.check_self_condition("config.network.self_condition")
+    known = network.tap_paths()
     for name, field, given in _taps(config):
         for tap in (given,) if isinstance(given, str) else given:
             if tap and tap not in known:

@@ -110,9 +110,9 @@ def table() -> list[str]:
 
 
 def replace_table(text: str, rows: list[str]) -> str:
-    """Returns `text` with the table under `HEADER` replaced."""
+    """Returns `text` with the table of the same first row replaced."""
     lines = text.splitlines()
-    start = lines.index(HEADER)
+    start = lines.index(rows[0])
     stop = start
     while stop < len(lines) and lines[stop].startswith("|"):
         stop += 1

@@ -28,6 +28,7 @@ from benchmarks.networks import NAMED
 from ddae_jax.runtime import compiler
 from ddae_jax.train import optimizers
 from ddae_jax.train import state as train_state
+from ddae_jax.train.objectives.base import Examples
 from ddae_jax.train.step import TrainStep
 
 _KNOWN = [name for name, named in NAMED.items() if named.process is not None]
@@ -93,7 +94,8 @@ def programs(name: str) -> dict[str, tuple[Callable[[], None], dict]]:
     recipe = TrainStep(denoiser, optimizer)
 
     def optimise(state, x0, noise, times, key):
-        return recipe.optimise(state, x0, noise, times, dropout_key=key)
+        examples = Examples(x0, noise, times)
+        return recipe.apply(state, *recipe.gradient(state, examples, key))
 
     step, step_facts = compiled(
         optimise, state, x0, x0, times, key, donate_argnums=(0,)

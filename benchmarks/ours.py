@@ -15,7 +15,8 @@ from ddae_jax.features import encode as features
 from ddae_jax.models.unet import UNet
 from ddae_jax.train import optimizers
 from ddae_jax.train import state as train_state
-from ddae_jax.train.step import TrainStep
+from ddae_jax.train.feed import Batch
+from ddae_jax.train.step import Keys, TrainStep
 
 IMAGE_SHAPE = (32, 32, 3)
 
@@ -37,11 +38,12 @@ def trainer(
     key = jax.random.key(0)
     state = jax.jit(train_state.create(denoiser, optimizer, IMAGE_SHAPE))(key)
     step = jax.jit(recipe, donate_argnums=0, compiler_options=options)
-    images, labels = jnp.asarray(images), jnp.zeros(len(images), jnp.int32)
+    batch = Batch(jnp.asarray(images), *[jnp.zeros(len(images), jnp.int32)] * 3)
+    keys = Keys.of(0)
 
     def run():
         nonlocal state
-        state, metrics = step(state, images, labels, key)
+        state, metrics = step(state, batch, keys)
         jax.block_until_ready((state, metrics))
 
     return run

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.extend.core import Literal
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ddae_jax.diffusion.process import Process
@@ -55,18 +57,8 @@ class Denoiser:
           UserError: the output is not of that shape, or the network cannot take what it
             is given.
         """
-        scaled, network_time = self.process.network_inputs(x_t, time)
-        output = self.network.apply(
-            {"params": params},
-            scaled,
-            network_time,
-            labels,
-            augment_labels,
-            train=dropout_key is not None,
-            rngs=None if dropout_key is None else {"dropout": dropout_key},
-        )
-        self._check_output(output, x_t)
-        return output
+        inputs = (x_t, time, labels, augment_labels, dropout_key)
+        return self.output_and_taps(params, *inputs)[0]
 
     def x0(
         self, params: dict, x_t: Images, time: Times, labels: Labels | None = None
@@ -87,6 +79,18 @@ class Denoiser:
         """The process's training loss per example; see `output` for errors."""
         x_t = self.process.add_noise(x0, noise, time)
         output = self.output(params, x_t, time, labels, augment_labels, dropout_key)
+        return self.loss_of(params, output, x0, noise, x_t, time)
+
+    def loss_of(
+        self,
+        params: dict,
+        output: Images,
+        x0: Images,
+        noise: Images,
+        x_t: Images,
+        time: Times,
+    ) -> Float[Array, "batch"]:
+        """The process's training loss per example, of a raw output for `x_t`."""
         losses = self.process.loss(output, x0, noise, x_t, time)
         if self.network.uncertainty:
             # Karras et al. 2024 (EDM2), eq. 15
@@ -115,6 +119,7 @@ class Denoiser:
         time: Times,
         names: Sequence[str],
         labels: Labels | None = None,
+        augment_labels: Float[Array, "batch augment"] | None = None,
         dropout_key: PRNGKeyArray | None = None,
     ) -> dict[str, Array]:
         """Intermediate outputs of one forward pass; a dropout key means training mode.
@@ -124,17 +129,32 @@ class Denoiser:
         Raises:
           UserError: the network has no tap of that name.
         """
+        inputs = (x_t, time, labels, augment_labels, dropout_key, names)
+        return self.output_and_taps(params, *inputs)[1]
+
+    def output_and_taps(
+        self,
+        params: dict,
+        x_t: Images,
+        time: Times,
+        labels: Labels | None = None,
+        augment_labels: Float[Array, "batch augment"] | None = None,
+        dropout_key: PRNGKeyArray | None = None,
+        names: Sequence[str] = (),
+    ) -> tuple[Images, dict[str, Array]]:
+        """`output` and `taps` of one forward pass; for errors see there."""
         paths = self.network.tap_paths()
         for name in names:
             if name not in paths:
                 raise UserError(f"no tap {name!r}; known: {', '.join(paths)}")
         wanted = {paths[name] for name in names}
         scaled, network_time = self.process.network_inputs(x_t, time)
-        _, state = self.network.apply(
+        output, state = self.network.apply(
             {"params": params},
             scaled,
             network_time,
             labels,
+            augment_labels,
             train=dropout_key is not None,
             rngs=None if dropout_key is None else {"dropout": dropout_key},
             capture_intermediates=lambda module, method: (
@@ -142,7 +162,8 @@ class Denoiser:
             ),
             mutable=["intermediates"],
         )
-        captured = state["intermediates"]
+        self._check_output(output, x_t)
+        captured = state.get("intermediates", {})
 
         def find(path):
             node = captured
@@ -150,7 +171,20 @@ class Denoiser:
                 node = node[part]
             return node["__call__"][0]
 
-        return {name: find(paths[name]) for name in names}
+        return output, {name: find(paths[name]) for name in names}
+
+    def tap_shapes(
+        self, image_shape: Sequence[int], names: Sequence[str]
+    ) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes of the taps of one image, with an axis of the batch of 1."""
+        images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+        time = jax.ShapeDtypeStruct((1,), jnp.float32)
+        return jax.eval_shape(
+            lambda params, x_t, time: self.taps(params, x_t, time, names),
+            self.parameter_shapes(image_shape),
+            images,
+            time,
+        )
 
     def parameter_shapes(self, image_shape: Sequence[int]) -> dict:
         """The tree of parameters as ShapeDtypeStructs, nothing computed."""
@@ -164,3 +198,32 @@ class Denoiser:
         trainable = self.network.trainable(shapes)
         sizes = jax.tree.map(lambda leaf, kept: leaf.size * kept, shapes, trainable)
         return sum(jax.tree.leaves(sizes))
+
+    def used_parameters(self, image_shape: Sequence[int], tap: str) -> tuple[str, ...]:
+        """ "/"-joined paths of the parameters that enter the computation of `tap`.
+
+        Found in the traced program, backwards from the tap, so that it holds for every
+        network. Among them may be `fixed_parameters` of the network, which get no
+        gradient.
+
+        Raises:
+          UserError: the network has no tap of that name.
+        """
+        shapes = flatten_dict(self.parameter_shapes(image_shape), sep="/")
+
+        def output(leaves):
+            params = unflatten_dict(dict(zip(shapes, leaves, strict=True)), sep="/")
+            images = jnp.zeros((1, *image_shape))
+            return self.taps(params, images, jnp.ones(1), (tap,))[tap]
+
+        program = jax.make_jaxpr(output)(list(shapes.values())).jaxpr
+        needed = set(_variables(program.outvars))
+        for equation in reversed(program.eqns):
+            if needed.intersection(equation.outvars):
+                needed.update(_variables(equation.invars))
+        pairs = zip(shapes, program.invars, strict=True)
+        return tuple(path for path, variable in pairs if variable in needed)
+
+
+def _variables(atoms):
+    return (atom for atom in atoms if not isinstance(atom, Literal))

@@ -7,7 +7,7 @@ that an image is treated alike however the batch is sharded.
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int, Key, Num, PRNGKeyArray, UInt8
+from jaxtyping import Array, Bool, Float, Int, Key, Num, PRNGKeyArray, UInt8
 
 
 def example_keys(
@@ -34,12 +34,23 @@ def to_uint8(
     return jnp.clip(jnp.round((images + 1) * 127.5), 0, 255).astype(jnp.uint8)
 
 
+def coins(keys: Key[Array, "batch"]) -> Bool[Array, "batch"]:
+    """Tosses a fair coin for each example."""
+    return jax.vmap(jax.random.bernoulli)(keys)
+
+
+def flip(
+    chosen: Bool[Array, "batch"], images: Num[Array, "batch height width channels"]
+) -> Num[Array, "batch height width channels"]:
+    """Mirrors the chosen images left to right. Any number type."""
+    return jnp.where(chosen[:, None, None, None], images[:, :, ::-1], images)
+
+
 def random_flip(
     keys: Key[Array, "batch"], images: Num[Array, "batch height width channels"]
 ) -> Num[Array, "batch height width channels"]:
     """Mirrors each image left to right with probability 1/2. Any number type."""
-    chosen = jax.vmap(jax.random.bernoulli)(keys)
-    return jnp.where(chosen[:, None, None, None], images[:, :, ::-1], images)
+    return flip(coins(keys), images)
 
 
 def random_crop(

@@ -7,13 +7,14 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from einops import rearrange, reduce
+from einops import rearrange
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from ddae_jax.data import augment, batches
 from ddae_jax.data.source import Source
 from ddae_jax.denoiser import Denoiser
+from ddae_jax.models.pooling import pool, positions
 from ddae_jax.runtime import compiler, log, parallel
 
 Images = Float[Array, "batch height width channels"]
@@ -60,27 +61,6 @@ def example_noise(
     """
     keys = augment.example_keys(key, positions)
     return jax.vmap(lambda example: jax.random.normal(example, shape))(keys)
-
-
-def positions(
-    tap: Float[Array, "batch ... channels"], extra_tokens: int = 0
-) -> Float[Array, "batch positions channels"]:
-    """The vectors of a tap's positions, row by row, in float32.
-
-    Args:
-      tap: (batch, height, width, channels) or (batch, tokens, channels).
-      extra_tokens: leading tokens that stand for no part of the image.
-    """
-    if tap.ndim == 3:
-        tap = tap[:, extra_tokens:]
-    return rearrange(tap.astype(jnp.float32), "b ... c -> b (...) c")
-
-
-def pool(
-    tap: Float[Array, "batch ... channels"], extra_tokens: int = 0
-) -> Float[Array, "batch channels"]:
-    """The mean of `positions`."""
-    return reduce(positions(tap, extra_tokens), "b n c -> b c", "mean")
 
 
 def extract(

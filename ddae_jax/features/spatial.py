@@ -1,49 +1,22 @@
 """Features for every position of an image, in the layout of the image."""
 
 import dataclasses
-import math
 from collections.abc import Iterator
 
 import jax.numpy as jnp
-from einops import rearrange
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from ddae_jax.data import augment
 from ddae_jax.data.source import Source
-from ddae_jax.errors import UserError
 from ddae_jax.features.encode import (
     Encode,
     Images,
     evaluation_inputs,
     example_noise,
 )
+from ddae_jax.models.pooling import grid
 from ddae_jax.runtime import compiler
-
-
-def grid(
-    positions: Float[Array, "batch positions channels"], image_size: tuple[int, int]
-) -> Float[Array, "batch rows columns channels"]:
-    """Gives positions, row by row, the layout that is nearest the image's.
-
-    Args:
-      image_size: (height, width).
-
-    Raises:
-      UserError: they fill no grid of about these proportions.
-    """
-    count = positions.shape[1]
-    height, width = image_size
-    shapes = [(rows, count // rows) for rows in range(1, count + 1) if not count % rows]
-
-    def stretch(shape):
-        return abs(math.log(shape[0] * width / (shape[1] * height)))
-
-    best = min(shapes, key=stretch)
-    # Odd sides are rounded where they are halved: 28x20 pixels become 4x3 positions.
-    if stretch(best) > math.log(1.5):
-        raise UserError(f"{count} positions are no grid over {height}x{width} pixels")
-    return rearrange(positions, "b (rows columns) c -> b rows columns c", rows=best[0])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -169,6 +169,14 @@ def _read(
         raise UserError(f"checkpoint {where} cannot be read: {first}") from error
 
 
+def has_any(workdir: str | pathlib.Path) -> bool:
+    """Whether there is a checkpoint."""
+    if not (pathlib.Path(workdir) / "checkpoints").is_dir():
+        return False
+    with manager(workdir) as checkpoints:
+        return checkpoints.latest_step() is not None
+
+
 def saved_steps(workdir: str | pathlib.Path) -> list[int]:
     """Returns the steps of all checkpoints, ascending.
 

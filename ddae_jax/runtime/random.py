@@ -15,6 +15,9 @@ from jaxtyping import PRNGKeyArray
 STREAMS = {
     "train/init": "initial parameters of a denoiser, the untrained baseline's too",
     "train/step": "augmentation, times, noise and dropout, folded with the step",
+    "train/objectives": "views, noise and times of objectives, by name and step",
+    "train/objectives_init": "initial parameters of objectives, by name",
+    "train/watch": "noise of the images whose features are watched, by index",
     "sample/noise": "start and steps of sample i, folded with i",
     "probe/fit": "initial heads; flips, crops and noise of training images",
     "probe/train_noise": "noise of training images, by index and draw",

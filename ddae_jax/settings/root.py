@@ -19,6 +19,7 @@ from ddae_jax.settings.noisy_classifier import NoisyClassifierSettings
 from ddae_jax.settings.predict import PredictSettings
 from ddae_jax.settings.probe import ProbeSettings
 from ddae_jax.settings.sample import SampleSettings
+from ddae_jax.settings.source_search import SourceSearchSettings
 from ddae_jax.settings.track import TrackSettings
 from ddae_jax.settings.train import TrainSettings
 
@@ -33,7 +34,8 @@ class Settings:
     Attributes:
       network, process, sampler: the objects themselves, built from their sections.
       names: what configs call those three: section -> name.
-      others: sections of tasks that were registered from outside, by the task's name.
+      others: sections whose fields depend on what is registered: "objectives", and
+        those of tasks from outside, by the task's name.
     """
 
     name: str = setting(
@@ -56,6 +58,7 @@ class Settings:
     names: Mapping[str, str] = dataclasses.field(default_factory=dict)
     data: DataSettings = DataSettings()
     train: TrainSettings = TrainSettings()
+    source_search: SourceSearchSettings = SourceSearchSettings()
     mesh: MeshSettings = MeshSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
     sample: SampleSettings = SampleSettings()
@@ -78,5 +81,5 @@ class Settings:
         return " ".join(part for part in (self.name, self.variant) if part)
 
     def section(self, name: str) -> Any:
-        """The section of a task, registered from outside or not."""
+        """The section of this name, whichever of the two it is."""
         return self.others[name] if name in self.others else getattr(self, name)

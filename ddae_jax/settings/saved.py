@@ -13,8 +13,14 @@ from ddae_jax.settings.root import CHOSEN, Settings
 
 FILE = "config.json"
 # What a checkpoint was made with: a later task cannot change it.
-_MODEL = ("network.", "process.", "train.class_conditional", "train.label_dropout")
-TRAINED = ("data.name", "data.image_size", "data.channels", *_MODEL)
+_SECTIONS = ("network", "process", "objectives")
+_MODEL = (
+    *(f"{section}." for section in _SECTIONS),
+    "train.class_conditional",
+    "train.label_dropout",
+)
+_DATA = ("data.name", "data.image_size", "data.channels", "data.resize")
+TRAINED = (*_DATA, *_MODEL)
 _OLD_NAMES = {"import": "import_weights"}  # of sections, in workdirs of version 0.1
 
 
@@ -68,7 +74,7 @@ def keep_trained(
                 new.get(field),
             )
     with config.unlocked():
-        for section in ("network", "process"):
+        for section in _SECTIONS:
             config[section] = saved[section]
         for field in trained:
             if not field.endswith("."):

@@ -23,6 +23,7 @@ from ddae_jax.settings import fields, plain
 from ddae_jax.settings.fields import Bounds, unknown
 from ddae_jax.settings.root import CHOSEN, Settings
 from ddae_jax.tasks import TASKS
+from ddae_jax.train import objectives
 
 _NAME = Bounds("which one")
 
@@ -53,9 +54,9 @@ def default(
 
 def sections() -> dict[str, type]:
     """Name of each section of fixed fields -> its dataclass, those of outside too."""
-    return fields.sections(Settings) | {
-        name: task.section for name, task in TASKS.items() if task.section is not None
-    }
+    tasks = {name: task.section for name, task in TASKS.items() if task.section}
+    own = fields.sections(Settings) | {"objectives": objectives.section()}
+    return own | tasks
 
 
 def choices(config: ConfigDict, section: str) -> Mapping[str, type]:
@@ -107,11 +108,10 @@ def shrink(config: ConfigDict) -> None:
         return after[round(depth * (len(after) - 1))]
 
     with config.unlocked():
-        for section, field, taps in _taps(config):
+        for path, taps in _taps(config):
             one = isinstance(taps, str)
-            config[section][field] = (
-                tap_in_tiny(taps) if one else tuple(map(tap_in_tiny, taps))
-            )
+            tiny = tap_in_tiny(taps) if one else tuple(map(tap_in_tiny, taps))
+            _put(config, path, tiny)
         for path, value in plain.flatten(plain.of_section(network)).items():
             _put(config.network, path, value)
         if not config.probe.times and not config.probe.noise_levels:
@@ -310,19 +310,19 @@ def _check_taps(config: ConfigDict, network: Network) -> None:
     """Raises a UserError for a tap that the network does not have."""
     network.check_self_condition("config.network.self_condition")
     known = network.tap_paths()
-    for name, field, given in _taps(config):
+    for path, given in _taps(config):
         for tap in (given,) if isinstance(given, str) else given:
             if tap and tap not in known:
-                raise UserError(unknown(f"config.{name}.{field}", tap, known))
+                raise UserError(unknown(f"config.{path}", tap, known))
 
 
-def _taps(config: ConfigDict) -> list[tuple[str, str, str | tuple[str, ...]]]:
-    """(section, field, value) of every field that names taps."""
+def _taps(config: ConfigDict) -> list[tuple[str, str | tuple[str, ...]]]:
+    """(path, value) of every field that names taps, beside those of the network."""
+    flat = plain.flatten(config.to_dict())
     return [
-        (name, field, config[name][field])
-        for name in sections()
-        for field in ("taps", "tap")
-        if field in config[name]
+        (path, flat[path])
+        for path, _ in _declared(config)
+        if path.endswith(("tap", "taps")) and not path.startswith("network.")
     ]
 
 

@@ -70,3 +70,8 @@ class TrainSettings:
         test=lambda steps: min(steps, 2),
     )
     keep_best: bool = setting(True, "keep the one of the lowest training loss, too")
+    start_from: str = setting(
+        "",
+        "workdir or exported folder whose EMA weights the run begins with; parameters "
+        "that are new here start at their initial values",
+    )

@@ -309,7 +309,7 @@ def _configured(settings: Settings, found: _Found) -> Settings:
 
 def _write_checkpoint(experiment: Experiment, found: _Found) -> None:
     """Writes checkpoints/0."""
-    recipe = experiment.train_step(found.network.num_classes)
+    recipe = experiment.train_step(found.network.num_classes, objectives=())
     init = train_state.create(recipe.denoiser, recipe.optimizer, found.image_shape)
     shapes = jax.eval_shape(init, jax.random.key(0))
     # Adam begins at zeros; one array for all of a shape, or they would be most of the

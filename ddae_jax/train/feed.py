@@ -1,7 +1,7 @@
 """Feeds training steps: resident sets are gathered on the device, others stream."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.struct
@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int, Int32, UInt8
 
 from ddae_jax.data import batches
-from ddae_jax.data.source import Source
+from ddae_jax.data.source import RESIDENT_BYTES, Source
 from ddae_jax.runtime import compiler, parallel
 
 
@@ -26,12 +26,14 @@ class Batch:
       indices: where they are in the set.
       positions: where they are in the endless order, modulo 2^32: what is drawn for an
         image depends on it.
+      rows: name -> the images' rows of an array that belongs to them.
     """
 
     images: UInt8[Array, "batch height width channels"]
     labels: Int[Array, "batch"]
     indices: Int[Array, "batch"]
     positions: Int[Array, "batch"]
+    rows: Mapping[str, Array] = flax.struct.field(default_factory=dict)
 
 
 @flax.struct.dataclass
@@ -42,7 +44,9 @@ class Steps:
       images: of the whole set where it is resident; else (steps, batch, ...).
       labels: likewise.
       indices, positions: (steps, batch), split over the mesh along the batch.
+      beside: name -> array that belongs to the images, likewise.
       resident: whether images and labels are of the whole set.
+      beside_resident: whether the arrays beside them are.
       mesh: of the devices.
     """
 
@@ -50,21 +54,26 @@ class Steps:
     labels: Array
     indices: Int[Array, "steps batch"]
     positions: Int[Array, "steps batch"]
+    beside: Mapping[str, Array]
     resident: bool = flax.struct.field(pytree_node=False)
+    beside_resident: bool = flax.struct.field(pytree_node=False)
     mesh: Mesh = flax.struct.field(pytree_node=False)
 
-    def batch(self, row: tuple[Array, ...]) -> Batch:
+    def batch(self, row: tuple[Any, ...]) -> Batch:
         """The batch of one row of `rows`; inside a compiled function."""
-        indices, positions, *rest = row
+        indices, positions, beside, *rest = row
         if self.resident:
             rest = self.images[indices], self.labels[indices]
-        found = Batch(*rest, indices, positions)
+        if self.beside_resident:
+            beside = {name: array[indices] for name, array in self.beside.items()}
+        found = Batch(*rest, indices, positions, beside)
         return parallel.constrain(found, parallel.batch_sharding(self.mesh))
 
-    def rows(self) -> tuple[Array, ...]:
+    def rows(self) -> tuple[Any, ...]:
         """What differs from step to step, with a leading axis of steps."""
         streamed = () if self.resident else (self.images, self.labels)
-        return (self.indices, self.positions, *streamed)
+        beside = {} if self.beside_resident else self.beside
+        return (self.indices, self.positions, beside, *streamed)
 
 
 class Feed:
@@ -76,13 +85,24 @@ class Feed:
       seed: of the order.
       mesh: of the devices.
       threads: that decode sets which are not resident.
+      beside: name -> array in the order of the set, whose rows come with the images; it
+        may be mapped from a file. Small ones are resident where the images are.
     """
 
     def __init__(
-        self, source: Source, batch_size: int, seed: int, mesh: Mesh, threads: int = 8
+        self,
+        source: Source,
+        batch_size: int,
+        seed: int,
+        mesh: Mesh,
+        threads: int = 8,
+        beside: Mapping[str, np.ndarray] | None = None,
     ):
         self.source, self.batch_size, self.seed = source, batch_size, seed
-        self.mesh, self.threads = mesh, threads
+        self.mesh, self.threads, self.beside = mesh, threads, dict(beside or {})
+        need = sum(array.nbytes for array in self.beside.values())
+        self._beside_resident = source.images is not None and need <= RESIDENT_BYTES
+        self._placed_beside: dict[str, jax.Array] | None = None
         self._order = batches.Order(seed, len(source))
         self._placed: tuple[jax.Array, jax.Array] | None = None
         self._reader, self._next = None, -1
@@ -116,9 +136,22 @@ class Feed:
             labels,
             indices,
             parallel.place(by_step(places.astype(np.int32)), split),
+            self._rows_beside(step, count),
             resident=self.source.images is not None,
+            beside_resident=self._beside_resident,
             mesh=self.mesh,
         )
+
+    def batch_shapes(self) -> Batch:
+        """The shapes of a batch as ShapeDtypeStructs, without shardings."""
+        of = jax.ShapeDtypeStruct
+        number = of((self.batch_size,), np.int32)
+        images = of((self.batch_size, *self.source.image_shape), np.uint8)
+        rows = {
+            name: of((self.batch_size, *array.shape[1:]), array.dtype)
+            for name, array in self.beside.items()
+        }
+        return Batch(images, number, number, number, rows)
 
     def batch(self, step: int) -> Batch:
         """The batch of `step`, for trainers that call several programs for a step."""
@@ -141,6 +174,24 @@ class Feed:
                 parallel.place(self.source.labels, whole),
             )
         return self._placed
+
+    def _rows_beside(self, step, count):
+        if self._beside_resident:
+            if self._placed_beside is None:
+                whole = parallel.replicated(self.mesh)
+                self._placed_beside = {
+                    name: parallel.place(np.asarray(array), whole)
+                    for name, array in self.beside.items()
+                }
+            return self._placed_beside
+        split = parallel.batch_sharding(self.mesh, axis=1)
+        local = [self.local_indices(number) for number in range(step, step + count)]
+        return {
+            name: jax.make_array_from_process_local_data(
+                split, np.stack([array[indices] for indices in local])
+            )
+            for name, array in self.beside.items()
+        }
 
     def _open(self, step):
         return batches.stream(

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ddae_jax.denoiser import Denoiser
 from ddae_jax.runtime import compiler, parallel
+from ddae_jax.train.objective_state import ObjectiveState
 from ddae_jax.train.optimizers import Optimizer
 
 
@@ -22,12 +23,14 @@ class TrainState:
     params: the parameters being trained, float32.
     ema: their exponential moving average, float32: what samples and features use.
     opt_state: of the optax optimiser.
+    objectives: name -> what a term of the loss beside the denoising loss carries.
     """
 
     step: Int[Array, ""]
     params: dict
     ema: dict
     opt_state: optax.OptState
+    objectives: dict[str, ObjectiveState] = flax.struct.field(default_factory=dict)
 
 
 @flax.struct.dataclass

@@ -101,7 +101,7 @@ def test_the_gradient_reaches_exactly_what_the_tap_depends_on(name):
 
     value, whole = gradient(flat)
     reached = {path for path, leaf in whole.items() if np.any(np.asarray(leaf))}
-    used = depths.used_parameters(denoiser, SHAPE, tap)
+    used = denoiser.used_parameters(SHAPE, tap)
     fixed = set(getattr(network, "fixed_parameters", ()))
     assert reached == set(used) - fixed
     assert len(used) < len(flat)

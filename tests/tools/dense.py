@@ -7,7 +7,7 @@ from PIL import Image
 from ddae_jax.runtime import checkpoint
 from ddae_jax.runtime.files import write_json
 from ddae_jax.settings import config_files, schema
-from ddae_jax.tasks.finetune import classifier, depths
+from ddae_jax.tasks.finetune import classifier
 from ddae_jax.tasks.finetune import saved as finetune_saved
 from ddae_jax.train import state as train_state
 from tests.tools import runs as run_tools
@@ -37,7 +37,7 @@ def write_checkpoint(folder, config=None):
 def write_finetuned(folder, config):
     """A classifier of three classes on the tap out_1 of step 3; returns its head."""
     trained = experiment_of(config, folder).trained()
-    used = depths.used_parameters(trained.denoiser, (8, 8, 1), "out_1")
+    used = trained.denoiser.used_parameters((8, 8, 1), "out_1")
     rng = np.random.default_rng(0)
     head = {
         "kernel": rng.normal(size=(32, 3)).astype(np.float32),

@@ -17,8 +17,9 @@ from ddae_jax.runtime import parallel
 from ddae_jax.settings import schema
 from ddae_jax.train import optimizers
 from ddae_jax.train import state as train_state
-from ddae_jax.train.feed import Feed
-from ddae_jax.train.step import Pretraining, TrainStep
+from ddae_jax.train.feed import Batch, Feed
+from ddae_jax.train.pretraining import Pretraining
+from ddae_jax.train.step import Keys, TrainStep
 from tests.tools.experiments import experiment_of
 
 TINY_UNET = {
@@ -45,8 +46,9 @@ def train(network, process, shape, steps=2, **recipe):
     images = np.random.default_rng(0).integers(0, 255, (4, *shape)).astype(np.uint8)
     run = jax.jit(step)
     first = state
+    batch = Batch(jnp.array(images), *[jnp.arange(4)] * 3)
     for _ in range(steps):
-        state, metrics = run(state, images, jnp.arange(4), jax.random.key(1))
+        state, metrics = run(state, batch, Keys.of(1))
     assert np.isfinite(metrics["loss"].compute())
     assert metrics["gradient_norm"].compute() > 0
     return first, state

@@ -118,8 +118,10 @@ def _of_files(experiment: Experiment, job: Job) -> _Mapped:
             "dense: the first %d of %d images are shown", settings.count, len(paths)
         )
         paths = paths[: settings.count]
-    enlarge = image_files.enlarges(experiment.settings.data.name)
-    size = photos.Size((height, width), settings.scale, enlarge)
+    data = experiment.settings.data
+    size = photos.Size(
+        (height, width), settings.scale, image_files.enlarges(data.name), data.resize
+    )
     encode = job.grid_encoder()
     # Sizes of files are read first: a strip of one pixel by thousands becomes large.
     layouts = [

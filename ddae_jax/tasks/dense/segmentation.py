@@ -98,6 +98,7 @@ def _load(experiment: Experiment, job: Job) -> tuple[MaskedImages, MaskedImages]
             job.trained.seen_shape,
             image_files.enlarges(experiment.settings.data.name),
             experiment.settings.data.resident_bytes,
+            experiment.settings.data.resize,
         )
         for images, of_images in (_FOLDERS[:2], _FOLDERS[2:])
     )

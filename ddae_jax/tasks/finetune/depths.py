@@ -1,4 +1,4 @@
-"""Which parameters a tap depends on, and how deep in the network each of them lies."""
+"""How deep in the network the parameters lie that a tap depends on."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,6 @@ import flax.linen as nn
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Literal
 
 from ddae_jax.denoiser import Denoiser
 
@@ -23,31 +22,6 @@ def parameter_shapes(denoiser: Denoiser, image_shape: Sequence[int]) -> dict:
     return flax.traverse_util.flatten_dict(tree, sep="/")
 
 
-def used_parameters(
-    denoiser: Denoiser, image_shape: Sequence[int], tap: str
-) -> tuple[str, ...]:
-    """Paths of the parameters that enter the computation of `tap`.
-
-    Found in the traced program, backwards from the tap, so that it holds for every
-    network. Among them may be `fixed_parameters` of the network, which get no gradient.
-
-    Raises:
-      UserError: the network has no tap of that name.
-    """
-    shapes = parameter_shapes(denoiser, image_shape)
-
-    def output(leaves):
-        return _tap(denoiser, dict(zip(shapes, leaves, strict=True)), image_shape, tap)
-
-    program = jax.make_jaxpr(output)(list(shapes.values())).jaxpr
-    needed = set(_variables(program.outvars))
-    for equation in reversed(program.eqns):
-        if needed.intersection(equation.outvars):
-            needed.update(_variables(equation.invars))
-    pairs = zip(shapes, program.invars, strict=True)
-    return tuple(path for path, variable in pairs if variable in needed)
-
-
 def layer_depths(
     denoiser: Denoiser, image_shape: Sequence[int], tap: str
 ) -> dict[str, int]:
@@ -60,17 +34,13 @@ def layer_depths(
     Raises:
       UserError: the network has no tap of that name.
     """
-    used = used_parameters(denoiser, image_shape, tap)
+    used = denoiser.used_parameters(image_shape, tap)
     first, order = _order_of_execution(denoiser, image_shape, tap)
     layers = {path.split("/")[0] for path in used}
     running = [name for name in order if name in layers]
     start = next((i for i, name in enumerate(running) if name == first), 0)
     depth = {name: max(0, i - start + 1) for i, name in enumerate(running)}
     return {path: depth[path.split("/")[0]] for path in used}
-
-
-def _variables(atoms):
-    return (atom for atom in atoms if not isinstance(atom, Literal))
 
 
 def _tap(denoiser, flat, image_shape, tap):

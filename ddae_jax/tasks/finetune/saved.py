@@ -157,7 +157,7 @@ def load_finetuned(experiment: Experiment, output: str = "finetune") -> Finetune
     shape = experiment.image_shape
     tap, names = saved["tap"], tuple(saved["class_names"])
     shapes = depths.parameter_shapes(denoiser, shape)
-    used = depths.used_parameters(denoiser, shape, tap)
+    used = denoiser.used_parameters(shape, tap)
     wanted = {f"network/{path}": shapes[path] for path in used}
     width = classifier.Classifier(denoiser, tap, saved["time"]).feature_width(shape)
     for leaf, size in (("kernel", (width, len(names))), ("bias", (len(names),))):

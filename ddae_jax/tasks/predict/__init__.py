@@ -53,6 +53,7 @@ def run(experiment: Experiment) -> None:
         model.image_shape,
         image_files.enlarges(experiment.settings.data.name),
         threads=experiment.settings.data.threads,
+        resize=experiment.settings.data.resize,
     )
     files = [path.relative_to(root).as_posix() for path in paths]
     found = _predict(experiment, model, source, files)

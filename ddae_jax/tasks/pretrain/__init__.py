@@ -1,0 +1,175 @@
+"""Trains a denoiser by diffusion on images without labels."""
+
+import jax
+import numpy as np
+from absl import logging
+from clu import parameter_overview
+
+from ddae_jax.data.source import Source
+from ddae_jax.errors import UserError
+from ddae_jax.experiment import Experiment, memory
+from ddae_jax.report import pictures
+from ddae_jax.runtime import checkpoint, parallel
+from ddae_jax.tasks import sample
+from ddae_jax.tasks.pretrain import overhead, source_search, start, targets, watch
+from ddae_jax.train import loop
+from ddae_jax.train.objective_state import Named
+from ddae_jax.train.objectives.alignment import Alignment
+from ddae_jax.train.objectives.base import Setup
+from ddae_jax.train.objectives.contrastive import Contrastive
+from ddae_jax.train.plan import Every, Hook, Measured, Plan
+from ddae_jax.train.pretraining import Pretraining
+from ddae_jax.train.step import TrainStep
+
+
+def run(experiment: Experiment) -> Experiment:
+    """Trains to config.train.steps, from the latest checkpoint of `workdir` on.
+
+    Returns the experiment with what was chosen on the way: the source of
+    self-conditioning.
+    """
+    train = experiment.settings.train
+    source = experiment.source("train")
+    _check_settings(experiment, source)
+    experiment.describe_data(source)
+    experiment = source_search.resolved(experiment, source)
+    objectives, beside = _objectives(experiment, source)
+    recipe = experiment.train_step(len(source.class_names), objectives)
+    _describe_network(experiment, recipe, source)
+    plan = Plan(
+        title="pretrain",
+        steps=train.steps,
+        batch_size=train.batch_size,
+        steps_per_dispatch=train.steps_per_dispatch,
+        log=Every(train.log_every),
+        checkpoint=Every(train.checkpoint_every),
+        keep=checkpoint.Keep(train.keep_latest, train.keep_every, train.keep_best),
+        lower="train.learning_rate",
+    )
+    hooks = tuple(
+        watch.hook(experiment, name, objective, source)
+        for name, objective in objectives
+        if isinstance(objective, Contrastive)
+    )
+    if train.sample_every:
+        hooks += (_pictures(experiment, recipe, source),)
+    begin = None
+    if train.start_from and not checkpoint.has_any(experiment.workdir):
+        begin = start.find(experiment, recipe.denoiser, source.image_shape)
+        experiment.describe_data(source, started_from=begin.facts)
+    feed = experiment.feed(source, beside)
+    trainer = Pretraining(recipe, feed, train.accumulate, begin)
+    loop.fit(experiment.workdir, trainer, plan, hooks)
+    return experiment
+
+
+def _check_settings(experiment: Experiment, source: Source) -> None:
+    """Raises a UserError where batch or images do not go with devices and network."""
+    train, mesh = experiment.settings.train, experiment.mesh
+    parallel.check_batch_size("config.train.batch_size", train.batch_size, mesh)
+    if train.batch_size % (mesh.size * train.accumulate):
+        raise UserError(
+            f"config.train.accumulate: a batch of {train.batch_size} cannot be split "
+            f"into {train.accumulate} parts over {mesh.size} device(s)"
+        )
+    channels = experiment.settings.network.image_channels
+    if channels not in (None, source.image_shape[-1]):
+        raise UserError(
+            f"config.network.image_channels: {channels}, but the images of "
+            f"{source.name} have {source.image_shape[-1]}; set it, or "
+            "config.data.channels to convert them"
+        )
+
+
+def _objectives(
+    experiment: Experiment, source: Source
+) -> tuple[Named, dict[str, np.ndarray]]:
+    """The terms beside the denoising loss, and arrays that belong to the images.
+
+    Raises:
+      UserError: names the field of a term that this run cannot have.
+    """
+    train = experiment.settings.train
+    setup = Setup(
+        experiment.denoiser,
+        source,
+        train.batch_size,
+        train.accumulate,
+        train.class_conditional,
+        train.augment_probability,
+    )
+    found, beside = [], {}
+    for name, objective in experiment.objectives:
+        where = f"config.objectives.{name}"
+        if objective.compares_images and train.accumulate > 1:
+            raise UserError(
+                f"{where}.on: it compares the images of a whole batch, which "
+                "config.train.accumulate would split"
+            )
+        if isinstance(objective, Alignment):
+            objective = targets.computed(experiment, name, objective, source)
+        try:
+            objective.check(setup)
+            arrays = objective.arrays(setup)
+        except UserError as error:
+            raise UserError(f"{where}.{error}") from error
+        beside |= {f"{name}/{key}": array for key, array in arrays.items()}
+        found.append((name, objective))
+    return tuple(found), beside
+
+
+def _describe_network(
+    experiment: Experiment, recipe: TrainStep, source: Source
+) -> None:
+    """Says what is trained, in the log and in parameters.txt.
+
+    Raises:
+      UserError: the network cannot take the images, or the training not the memory.
+    """
+    train, shape = experiment.settings.train, source.image_shape
+    try:
+        shapes = recipe.denoiser.parameter_shapes(shape)
+    except (TypeError, ValueError) as error:
+        reason = str(error).split("\n")[0]
+        raise UserError(
+            f"config.network: not for images of {shape}: {reason}"
+        ) from error
+    part = train.batch_size // train.accumulate
+    memory.check_training(recipe.denoiser, shape, part)
+    if jax.process_index() == 0:
+        overview = parameter_overview.get_parameter_overview(
+            shapes, include_stats=False
+        )
+        (experiment.workdir / "parameters.txt").write_text(overview + "\n")
+    logging.info(
+        "%s: %d images of %s; %s with %.2f M parameters on %d device(s)",
+        source.name,
+        len(source),
+        "x".join(map(str, shape)),
+        experiment.settings.names["network"],
+        recipe.denoiser.parameter_count(shape) / 1e6,
+        experiment.mesh.size,
+    )
+    if line := overhead.of_self_conditioning(recipe.denoiser, shape):
+        logging.info("%s", line)
+
+
+def _pictures(experiment: Experiment, recipe: TrainStep, source: Source) -> Hook:
+    """Draws a grid of samples now and then."""
+    draw = sample.grid_function(
+        experiment,
+        recipe.denoiser,
+        source.image_shape,
+        len(source.class_names),
+        experiment.mesh,
+    )
+
+    def picture(state, step):
+        image = draw(state.ema)
+        if jax.process_index() == 0:
+            pictures.write_png(
+                experiment.workdir / "images" / f"step_{step:08d}.png", image
+            )
+        return Measured(pictures={"samples": image})
+
+    return Hook(Every(experiment.settings.train.sample_every), picture)

@@ -1,0 +1,159 @@
+"""The source of self-conditioning by short runs: network.self_condition.tap "auto".
+
+As DDAE++ chooses its layer (Xiang et al., arXiv 2505.10999): the one under which the
+training loss falls lowest. The tap that is best for a probe can be another one.
+"""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+from absl import logging
+
+from ddae_jax.data.identity import of_source
+from ddae_jax.data.source import Source
+from ddae_jax.errors import UserError
+from ddae_jax.experiment import Experiment
+from ddae_jax.models.self_conditioning import AUTO
+from ddae_jax.report import outcome
+from ddae_jax.runtime import log, parallel
+from ddae_jax.runtime.identity import of
+from ddae_jax.settings import plain, saved
+from ddae_jax.train import loop
+from ddae_jax.train.folders import keep_only
+from ddae_jax.train.plan import Every, Plan
+from ddae_jax.train.pretraining import Pretraining
+
+NAME = "source_search"
+
+
+def resolved(experiment: Experiment, source: Source) -> Experiment:
+    """The experiment with the tap that the search chose, where it is to choose one.
+
+    It writes NAME.json and .txt, and the tap into config.json. An interrupted search
+    goes on; one that is done is not repeated.
+
+    Args:
+      source: training images.
+
+    Raises:
+      UserError: a candidate cannot be the source.
+    """
+    network = experiment.settings.network
+    if network.self_condition.tap != AUTO:
+        return experiment
+    taps = _candidates(experiment)
+    identity = of(
+        network=plain.of_chosen(experiment.settings, "network"),
+        process=plain.of_chosen(experiment.settings, "process"),
+        train=_recipe(experiment),
+        steps=experiment.settings.source_search.steps,
+        taps=taps,
+        images=of_source(source),
+        seed=experiment.settings.seed,
+        dtype=experiment.settings.dtype,
+    )
+    known = _known(experiment)
+    if known.get("identity") != identity:
+        losses = {tap: _loss(experiment, source, tap, identity) for tap in taps}
+        chosen = min(losses, key=losses.get)
+        _write(experiment, losses, chosen, identity)
+        parallel.all_processes(True)
+        if jax.process_index() == 0:
+            shutil.rmtree(experiment.workdir / NAME, ignore_errors=True)
+    else:
+        chosen = known["tap"]
+    logging.info("self-conditioning: the source is %s", chosen)
+    found = with_source(experiment, chosen)
+    if jax.process_index() == 0:
+        saved.write(found.settings, experiment.workdir)
+    return found
+
+
+def with_source(experiment: Experiment, tap: str) -> Experiment:
+    """The experiment whose network's self-conditioning has this source."""
+    network = experiment.settings.network
+    section = dataclasses.replace(network.self_condition, tap=tap)
+    settings = dataclasses.replace(
+        experiment.settings, network=network.clone(self_condition=section)
+    )
+    return dataclasses.replace(experiment, settings=settings)
+
+
+def _candidates(experiment: Experiment) -> tuple[str, ...]:
+    possible = experiment.settings.network.self_condition_taps()
+    asked = experiment.settings.source_search.taps
+    for tap in asked:
+        if tap not in possible:
+            raise UserError(
+                f"config.source_search.taps: nothing after {tap} takes the condition; "
+                f"known: {', '.join(possible)}"
+            )
+    if not possible:
+        name = experiment.settings.names["network"]
+        raise UserError(
+            f"config.network.self_condition.tap: auto, but {name} has no such source"
+        )
+    return asked or possible
+
+
+def _recipe(experiment: Experiment) -> dict:
+    """What of the training a short run depends on."""
+    left = ("steps", "checkpoint_every", "log_every", "sample_every", "keep_latest")
+    values = plain.of_section(experiment.settings.train)
+    return {k: v for k, v in values.items() if k not in (*left, "keep_every")}
+
+
+def _known(experiment: Experiment) -> dict:
+    try:
+        return experiment.read_json(f"{NAME}.json")
+    except (FileNotFoundError, UserError):
+        return {}
+
+
+def _loss(experiment: Experiment, source: Source, tap: str, identity: str) -> float:
+    """The mean training loss over the second half of a short run."""
+    steps = experiment.settings.source_search.steps
+    folder = experiment.workdir / NAME / tap
+    keep_only(folder, identity)
+    candidate = with_source(experiment, tap)
+    recipe = candidate.train_step(len(source.class_names), objectives=())
+    train = experiment.settings.train
+    plan = Plan(
+        title=f"search {tap}",
+        steps=steps,
+        batch_size=train.batch_size,
+        steps_per_dispatch=train.steps_per_dispatch,
+        log=Every(max(steps // 2, 1)),
+        checkpoint=Every(train.checkpoint_every),
+        lower="train.learning_rate",
+    )
+    trainer = Pretraining(recipe, experiment.feed(source), train.accumulate)
+    loop.fit(folder, trainer, plan)
+    rows = (folder / log.FILE).read_text().splitlines()
+    return float(json.loads(rows[-1])["loss"])
+
+
+def _write(experiment, losses, chosen, identity) -> None:
+    settings = experiment.settings
+    ranked = sorted(losses, key=losses.get)
+    outcome.write(
+        experiment.workdir,
+        NAME,
+        outcome.Outcome(
+            title="Source of self-conditioning",
+            summary=f"{chosen}: the lowest training loss, {losses[chosen]:.5f}",
+            facts={"tap": chosen, "losses": losses, "identity": identity},
+            protocol={
+                "steps of each run": settings.source_search.steps,
+                "loss": "mean over the last half of the steps",
+                "batch size": settings.train.batch_size,
+                "seed": settings.seed,
+            },
+            headers=("source", "training loss", "over the lowest"),
+            rows=[(tap, losses[tap], losses[tap] - losses[chosen]) for tap in ranked],
+            note="All runs see the same images and noise; a difference below what "
+            "another seed makes is no preference.",
+        ),
+    )

@@ -1,0 +1,62 @@
+"""Terms of the training loss beside the denoising loss, by the name of their config."""
+
+import dataclasses
+import functools
+import inspect
+from typing import Any
+
+from ddae_jax.errors import UserError
+from ddae_jax.train.objectives.alignment import Alignment
+from ddae_jax.train.objectives.base import Objective
+from ddae_jax.train.objectives.contrastive import Contrastive
+from ddae_jax.train.objectives.dispersive import Dispersive
+from ddae_jax.train.objectives.self_alignment import SelfAlignment
+
+OBJECTIVES: dict[str, type[Objective]] = {
+    "contrastive": Contrastive,
+    "dispersive": Dispersive,
+    "self_alignment": SelfAlignment,
+    "alignment": Alignment,
+}
+"""Name in config.objectives -> frozen dataclass; its fields are the config's fields."""
+
+
+def register_objective(name: str, objective: type[Objective]) -> None:
+    """Makes an objective known to configs, as `objectives.name`.
+
+    Raises:
+      UserError: the name belongs to another class, or the class is no whole
+        `Objective`.
+    """
+    if not (inspect.isclass(objective) and issubclass(objective, Objective)):
+        raise UserError(
+            f"objective {name!r}: {objective!r} is no subclass of Objective"
+        )
+    if inspect.isabstract(objective):
+        missing = ", ".join(sorted(objective.__abstractmethods__))
+        raise UserError(f"objective {name!r}: {objective.__name__} lacks {missing}")
+    known = OBJECTIVES.get(name, objective)
+    if _place(known) != _place(objective):
+        raise UserError(f"objective {name!r} is {known.__name__} already")
+    OBJECTIVES[name] = objective
+
+
+def section() -> type:
+    """The dataclass of config.objectives: one field per objective, by its name."""
+    return _section(tuple(OBJECTIVES.items()))
+
+
+def chosen(settings: Any) -> tuple[tuple[str, Objective], ...]:
+    """(name, objective) of those that are on, of an instance of `section`."""
+    found = ((name, getattr(settings, name)) for name in OBJECTIVES)
+    return tuple((name, objective) for name, objective in found if objective.on)
+
+
+@functools.cache
+def _section(known):
+    parts = [(name, cls, cls()) for name, cls in known]
+    return dataclasses.make_dataclass("ObjectivesSettings", parts, frozen=True)
+
+
+def _place(cls: type) -> tuple[str, str]:
+    return cls.__module__, cls.__qualname__

@@ -25,6 +25,8 @@ STREAMS = {
     "probe/test_noise": "noise of test images, by index and draw",
     "contrastive/first": "noise of the first view, by index",
     "contrastive/second": "noise of the second view, by index",
+    "diagnose/noise": "noise under which the loss is measured, by index",
+    "diagnose/features": "noise under which features are taken, by index",
     "dense/maps": "noise of the images that maps show",
     "dense/queries": "noise of queries, by index",
     "dense/gallery": "noise of the images that are searched, by index",

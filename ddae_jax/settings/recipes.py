@@ -1,8 +1,60 @@
 """Published pre-training recipes that several configs share."""
 
+from collections.abc import Iterable
+
 from ml_collections import ConfigDict
 
+from ddae_jax.errors import UserError
 from ddae_jax.settings import schema
+from ddae_jax.settings.fields import unknown
+
+ADDITIONS = {
+    "sc": {"network.self_condition.tap": "default"},
+    "sc_stopped": {
+        "network.self_condition.tap": "default",
+        "network.self_condition.stop_gradient": True,
+    },
+    "csd": {"objectives.contrastive.on": True},
+    "dispersive": {"objectives.dispersive.on": True},
+    "self_alignment": {"objectives.self_alignment.on": True},
+}
+"""What "+NAME" in a variant changes: DDAE++'s self-conditioning and its contrastive
+self-distillation (Xiang et al., arXiv 2505.10999), and what they are compared with."""
+
+
+def split_variant(
+    name: str, variant: str, bases: Iterable[str]
+) -> tuple[str, tuple[str, ...]]:
+    """ "BASE+sc+csd" -> BASE and the names of `ADDITIONS`.
+
+    Args:
+      name: of the config.
+      bases: the variants without additions.
+
+    Raises:
+      UserError: no such base, no such addition, or one of them twice.
+    """
+    base, *additions = variant.split("+")
+    schema.check_variant(name, base, bases)
+    for addition in additions:
+        if addition not in ADDITIONS:
+            raise UserError(
+                unknown(f"variant of config {name}: +", addition, ADDITIONS)
+            )
+    if len(set(additions)) < len(additions):
+        raise UserError(f"variant of config {name}: {variant} adds something twice")
+    return base, tuple(additions)
+
+
+def add(config: ConfigDict, additions: Iterable[str]) -> None:
+    """Changes what each of `ADDITIONS` names."""
+    for addition in additions:
+        for path, value in ADDITIONS[addition].items():
+            *sections, field = path.split(".")
+            section = config
+            for part in sections:
+                section = section[part]
+            section[field] = value
 
 
 def edm_songunet(config: ConfigDict, images: int, ncsnpp: bool = False) -> None:

@@ -9,6 +9,7 @@ from ddae_jax.settings.checkpoint import CheckpointSettings
 from ddae_jax.settings.contrastive import ContrastiveSettings
 from ddae_jax.settings.data import DataSettings
 from ddae_jax.settings.dense import DenseSettings
+from ddae_jax.settings.diagnose import DiagnoseSettings
 from ddae_jax.settings.export import ExportSettings
 from ddae_jax.settings.fid import FidSettings
 from ddae_jax.settings.fields import setting
@@ -66,6 +67,7 @@ class Settings:
     fid: FidSettings = FidSettings()
     contrastive: ContrastiveSettings = ContrastiveSettings()
     track: TrackSettings = TrackSettings()
+    diagnose: DiagnoseSettings = DiagnoseSettings()
     dense: DenseSettings = DenseSettings()
     predict: PredictSettings = PredictSettings()
     finetune: FinetuneSettings = FinetuneSettings()

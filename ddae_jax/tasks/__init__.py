@@ -37,6 +37,7 @@ TASKS = {
     "sample": Task("draw images", f"{_HERE}.sample"),
     "probe": Task("classifiers on frozen features", f"{_HERE}.probe"),
     "contrastive": Task("alignment and uniformity", f"{_HERE}.contrastive"),
+    "diagnose": Task("denoising loss, rank of features", f"{_HERE}.diagnose"),
     "dense": Task("maps, neighbours, segmentation", f"{_HERE}.dense"),
     "predict": Task("classes and features of your images", f"{_HERE}.predict"),
     "fid": Task("FID and other distances of samples", f"{_HERE}.fid"),

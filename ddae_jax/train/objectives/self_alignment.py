@@ -24,6 +24,9 @@ from ddae_jax.train.objectives.base import Examples, Objective, Pass, Setup
 from ddae_jax.train.objectives.projection import Projection
 from ddae_jax.train.window import Metrics
 
+# Where the smooth L1 distance becomes linear, in the published code.
+_BEND = 0.05
+
 
 @dataclasses.dataclass(frozen=True)
 class SelfAlignment(Objective):
@@ -90,7 +93,7 @@ class SelfAlignment(Objective):
     def __call__(
         self, own: dict, teacher: dict, drawn: Any, student: Pass
     ) -> tuple[Float[Array, ""], Metrics]:
-        """Returns the mean distance of the predicted and the later tap."""
+        """Returns the mean smooth L1 distance of the predicted and the later tap."""
         denoiser, examples = student.denoiser, student.examples
         (early,), late = self.taps(denoiser), self.later_tap(denoiser)
         extra = denoiser.network.extra_tokens
@@ -112,7 +115,8 @@ class SelfAlignment(Objective):
         given = pooling.matched(as_grid(student.taps[early]), target.shape[1:3])
         projector = self._projector(target.shape[-1])
         predicted = projector.apply({"params": own["projector"]}, given)
-        losses = optax.losses.huber_loss(predicted, target).mean(axis=(1, 2, 3))
+        distances = optax.losses.huber_loss(predicted, target, _BEND) / _BEND
+        losses = distances.mean(axis=(1, 2, 3))
         cosine = optax.losses.cosine_similarity(predicted, target, epsilon=1e-6)
         return losses.mean(), {
             "loss": Average.from_model_output(losses),

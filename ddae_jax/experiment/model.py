@@ -31,7 +31,9 @@ from ddae_jax.weights import folder as weights_folder
 Images = Num[np.ndarray, "n height width channels"]
 
 
-def load(path: str | pathlib.Path, batch_size: int = 64) -> "Model":
+def load(
+    path: str | pathlib.Path, batch_size: int = 64, step: int | None = None
+) -> "Model":
     """Loads a denoiser with its EMA weights.
 
     All devices work. The weights are shared among as many of them as config.mesh.fsdp
@@ -41,10 +43,12 @@ def load(path: str | pathlib.Path, batch_size: int = 64) -> "Model":
       path: a folder that --task=export wrote, or the workdir of a run.
       batch_size: in how large pieces its methods go through many images, rounded up to
         a multiple of the number of devices.
+      step: which checkpoint of a workdir; None is the one that its config names, by
+        default the latest.
 
     Raises:
-      UserError: there is no such folder; it is neither of the two; or its files do not
-        go together.
+      UserError: there is no such folder, or no such checkpoint in it; it is neither of
+        the two; or its files do not go together.
     """
     path = pathlib.Path(path)
     if not path.is_dir():
@@ -62,7 +66,7 @@ def load(path: str | pathlib.Path, batch_size: int = 64) -> "Model":
     fsdp = math.gcd(settings.mesh.fsdp, jax.device_count())
     experiment = Experiment(settings, path).changed("mesh", fsdp=fsdp)
     if not exported:
-        return Model(experiment.trained(), settings, batch_size)
+        return Model(experiment.trained(step), settings, batch_size)
     shapes = experiment.denoiser.parameter_shapes(image_shape)
     params = weights_folder.read_parameters(path, shapes)
     placed = parallel.place_state(experiment.mesh, params)

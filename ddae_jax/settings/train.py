@@ -75,3 +75,9 @@ class TrainSettings:
         "workdir or exported folder whose EMA weights the run begins with; parameters "
         "that are new here start at their initial values",
     )
+    start_step: int = setting(
+        -1,
+        "checkpoint of a workdir to start from; -1: the latest",
+        least=-1,
+        most=STEPS,
+    )

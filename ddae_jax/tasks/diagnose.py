@@ -76,10 +76,8 @@ def run(experiment: Experiment) -> None:
             headers=("what", "where", "value"),
             rows=rows,
             pictures=[
-                outcome.Picture(
-                    "The loss by noise level, and the effective rank by tap",
-                    _draw(losses, ranks),
-                )
+                outcome.Picture("Denoising loss by noise level", _draw_losses(losses)),
+                outcome.Picture("Effective rank by tap", _draw_ranks(ranks)),
             ],
             note="The loss is that of the process. The effective rank (Roy & Vetterli "
             "2007) is at most the width of the tap.",
@@ -152,13 +150,18 @@ def _ranks(
     ]
 
 
-def _draw(losses: Losses, ranks: Ranks) -> Figure:
-    figure, axes = curves.new_figure(panels=2)
-    axes[0].loglog(*zip(*losses, strict=True), "o-", color=curves.COLOURS[0])
-    axes[0].set_xlabel("sigma/alpha")
-    axes[0].set_ylabel("denoising loss")
+def _draw_losses(losses: Losses) -> Figure:
+    figure, (axis,) = curves.new_figure()
+    axis.loglog(*zip(*losses, strict=True), "o-", color=curves.COLOURS[0])
+    axis.set_xlabel("sigma/alpha")
+    axis.set_ylabel("denoising loss")
+    return figure
+
+
+def _draw_ranks(ranks: Ranks) -> Figure:
+    figure, (axis,) = curves.new_figure()
     names, values, _ = zip(*ranks, strict=True)
-    axes[1].plot(names, values, "o-", color=curves.COLOURS[1])
-    axes[1].set_ylabel("effective rank")
-    axes[1].tick_params(axis="x", labelrotation=90)
+    axis.plot(names, values, "o-", color=curves.COLOURS[1])
+    axis.set_ylabel("effective rank")
+    axis.tick_params(axis="x", labelrotation=90)
     return figure

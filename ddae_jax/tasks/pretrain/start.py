@@ -70,7 +70,7 @@ def find(experiment: Experiment, denoiser: Denoiser, shape: tuple[int, ...]) -> 
     if pathlib.Path(folder).resolve() == experiment.workdir.resolve():
         raise UserError(f"{_FIELD}: {folder} is the workdir itself")
     try:
-        found = model.load(folder)
+        found = model.load(folder, step=experiment.settings.train.start_step)
     except UserError as error:
         raise UserError(f"{_FIELD}: {error}") from error
     _check_described(experiment, found, shape)

@@ -6,8 +6,8 @@ Nothing is run: parameters are counted by shape, FLOPs in the program of one ima
 forward pass, before the compiler changes it.
 """
 
-import dataclasses
 import pathlib
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -36,38 +36,38 @@ SIZES: dict[str, tuple[Network, tuple[int, int, int]]] = {
 """Name -> a network of a published size, and the shape of what it takes."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Cost:
-    """Of one network: its parameters, and the FLOPs of a forward pass on one image."""
-
-    parameters: int
-    flops: float
-
-
-def cost(network: Network, image_shape: tuple[int, int, int]) -> Cost:
-    """Counts; nothing is computed or compiled."""
-    inputs = jnp.zeros((1, *image_shape)), jnp.ones(1)
-    variables = jax.eval_shape(network.init, jax.random.key(0), *inputs)
-    lowered = jax.jit(network.apply).lower(variables, *inputs)
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(variables))
-    return Cost(parameters, lowered.cost_analysis()["flops"])
-
-
-def costs(name: str) -> tuple[Cost, Cost]:
-    """Of `SIZES[name]` as it is, and with self-conditioning from the default source."""
+def _pair(name: str) -> Iterator[tuple[Network, tuple, dict]]:
+    """The network as it is and self-conditioned, with inputs and parameter shapes."""
     network, image_shape = SIZES[name]
-    on = network.clone(self_condition=SelfConditioning(DEFAULT))
-    return cost(network, image_shape), cost(on, image_shape)
+    inputs = jnp.zeros((1, *image_shape)), jnp.ones(1)
+    for settings in (SelfConditioning(), SelfConditioning(DEFAULT)):
+        one = network.clone(self_condition=settings)
+        yield one, inputs, jax.eval_shape(one.init, jax.random.key(0), *inputs)
+
+
+def parameters(name: str) -> list[int]:
+    """Of `SIZES[name]` as it is, and with self-conditioning from the default source."""
+    return [
+        sum(leaf.size for leaf in jax.tree.leaves(variables))
+        for *_, variables in _pair(name)
+    ]
+
+
+def flops(name: str) -> list[float]:
+    """The same, of a forward pass on one image; nothing is compiled."""
+    return [
+        jax.jit(network.apply).lower(variables, *inputs).cost_analysis()["flops"]
+        for network, inputs, variables in _pair(name)
+    ]
 
 
 def row(name: str) -> str:
     """The row of `SIZES[name]` in the table."""
-    plain, on = costs(name)
-    more = on.parameters - plain.parameters
+    (plain, on), (work, more_work) = parameters(name), flops(name)
     return (
-        f"| {name} | {SIZES[name][0].self_condition_default} | {plain.parameters:,} | "
-        f"{more:,} | {more / plain.parameters:.2%} | {plain.flops / 1e9:.1f} | "
-        f"{(on.flops - plain.flops) / plain.flops:.4%} |"
+        f"| {name} | {SIZES[name][0].self_condition_default} | {plain:,} | "
+        f"{on - plain:,} | {on / plain - 1:.2%} | {work / 1e9:.1f} | "
+        f"{more_work / work - 1:.4%} |"
     )
 
 

@@ -13,9 +13,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from einops import reduce, repeat
+from einops import repeat
 from jaxtyping import Array, Float
 
+from ddae_jax.models.pooling import pool
 from ddae_jax.settings.fields import setting
 
 DEFAULT, AUTO = "default", "auto"
@@ -100,14 +101,16 @@ class SelfCondition(nn.Module):
           extra_tokens: how many tokens of the tap come before those of the image; the
             first is the one of `SummaryToken`, where there is one.
         """
-        tap = tap.astype(jnp.float32)
         if self.settings.token:
-            summary = tap[:, 0]
-        else:
-            summary = reduce(tap[:, extra_tokens:], "b ... c -> b c", "mean")
+            summary = tap[:, 0].astype(jnp.float32)
+        else:  # the vector that a probe takes
+            summary = pool(tap, extra_tokens)
         if self.settings.stop_gradient:
             summary = jax.lax.stop_gradient(summary)
-        summary = nn.LayerNorm(epsilon=1e-6, use_bias=False, use_scale=False)(summary)
+        # The mean of features may be large beside their spread: no fast variance.
+        summary = nn.LayerNorm(
+            epsilon=1e-6, use_bias=False, use_scale=False, use_fast_variance=False
+        )(summary)
         added = nn.Dense(
             embedding.shape[-1],
             kernel_init=nn.initializers.zeros,

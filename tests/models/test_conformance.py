@@ -11,9 +11,11 @@ import pytest
 
 from ddae_jax.errors import UserError
 from ddae_jax.models import NETWORKS
+from ddae_jax.models.self_conditioning import SelfConditioning
 from ddae_jax.settings import fields
 from tests.tools import networks as tools
 
+SUMMARY_TOKEN = SelfConditioning("default", summary="cls")
 CASES = {
     **{name: cls().tiny() for name, cls in NETWORKS.items()},
     "unet, DDPM++": NETWORKS["unet"](
@@ -35,6 +37,19 @@ CASES = {
     "dit, plain": NETWORKS["dit"](num_classes=0, learned_variance=False).tiny(),
     "lightningdit, patches": NETWORKS["lightningdit"](
         patch_size=2, mlp_features=100, num_classes=0
+    ).tiny(),
+    "unet, self-conditioned": NETWORKS["unet"](
+        residual_resampling=True, self_condition=SelfConditioning("default")
+    ).tiny(),
+    "songunet, self-conditioned": NETWORKS["songunet"](
+        self_condition=SelfConditioning("default", stop_gradient=True)
+    ).tiny(),
+    "uvit, summary token": NETWORKS["uvit"](
+        num_classes=5, null_class=True, self_condition=SUMMARY_TOKEN
+    ).tiny(),
+    "dit, summary token": NETWORKS["dit"](self_condition=SUMMARY_TOKEN).tiny(),
+    "lightningdit, self-conditioned": NETWORKS["lightningdit"](
+        self_condition=SelfConditioning("layer-5", time_scaling=False)
     ).tiny(),
 }
 BATCH, SIDE, CHANNELS = 6, 8, 3
@@ -236,9 +251,9 @@ def test_the_log_variance_is_one_number_per_image(network):
 
 def test_every_field_is_declared_with_bounds(network):
     cls = type(network)
-    declared = fields.declared(cls)
+    declared = fields.declared_within(cls)
     own = {field.name for field in dataclasses.fields(cls)} - {"parent", "name"}
-    assert own - declared.keys() == {"dtype"}
+    assert own - declared.keys() - fields.sections(cls).keys() == {"dtype"}
     for name, (kind, default, bounds) in declared.items():
         assert 3 < len(bounds.help) < 160, name
         fields.check(name, default, kind, bounds)

@@ -16,6 +16,9 @@ from orbax.checkpoint import checkpoint_managers
 from ddae_jax.errors import UserError
 
 
+_ITEM = "default"  # orbax's name of a manager's only item
+
+
 @dataclasses.dataclass(frozen=True)
 class Keep:
     """Which checkpoints stay on disk.
@@ -115,7 +118,36 @@ def restore(
       UserError: the checkpoint cannot be read.
     """
     abstract = _placed(shapes, shardings)
-    return _read(checkpoints, step, ocp.args.StandardRestore(abstract))
+    lacking = _empty_and_lacking(checkpoints, step, abstract)
+    if not lacking:
+        return _read(checkpoints, step, ocp.args.StandardRestore(abstract))
+    fields = {
+        field.name: getattr(abstract, field.name)
+        for field in dataclasses.fields(abstract)
+        if field.name not in lacking
+    }
+    found = _read(checkpoints, step, ocp.args.StandardRestore(fields))
+    return dataclasses.replace(abstract, **found)
+
+
+def _empty_and_lacking(checkpoints, step, abstract) -> set[str]:
+    """Attributes of the state that hold no array, and that the checkpoint has not.
+
+    Those that were added after it was written.
+    """
+    if not dataclasses.is_dataclass(abstract):
+        return set()
+    names = [field.name for field in dataclasses.fields(abstract)]
+    empty = {n for n in names if not jax.tree.leaves(getattr(abstract, n))}
+    if not empty:
+        return set()
+    folder = pathlib.Path(checkpoints.directory) / str(step) / _ITEM
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            known = checkpointer.metadata(folder).item_metadata.tree
+    except Exception:  # reading it will say what is wrong with it
+        return set()
+    return empty - set(known)
 
 
 def restore_part(

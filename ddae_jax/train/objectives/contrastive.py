@@ -106,11 +106,6 @@ class Contrastive(Objective):
                 'views are compared without classes, and this network has no "no '
                 'class": train it without classes, or with a null class'
             )
-        channels = setup.source.image_shape[-1]
-        if self.views == "weak" and channels not in (1, 3):
-            raise UserError(
-                f"views: weak changes colours, the images have {channels} channels"
-            )
 
     def init(
         self,
@@ -152,7 +147,7 @@ class Contrastive(Objective):
             view, labels = augment_edm.augment(of_view, x0, self.augment_probability)
             return drawn | {"view": view, "augment_labels": labels}
         keys = augment.example_keys(of_view, jnp.arange(len(x0)))
-        return drawn | {"view": StrongAugment()(keys, x0)}
+        return drawn | {"view": _strong_view(x0.shape[-1])(keys, x0)}
 
     def __call__(
         self, own: dict, teacher: dict, drawn: Any, student: Pass
@@ -219,6 +214,20 @@ class Contrastive(Objective):
     @property
     def _predictor(self) -> Projection:
         return Projection((self.hidden, self.features), batch_norm=True)
+
+
+def _strong_view(channels: int) -> StrongAugment:
+    """What a weak view is compared with.
+
+    Latents have neither colours nor pixels to blur, and a mirrored latent is not that
+    of the mirrored image: they are cropped alone. The posterior is drawn anew for the
+    view, and the mirrored copy taken by a coin of its own. Our choice.
+    """
+    if channels in (1, 3):
+        return StrongAugment()
+    return StrongAugment(
+        jitter_probability=0.0, grey_probability=0.0, blur_probability=0.0, flip=False
+    )
 
 
 @flax.struct.dataclass

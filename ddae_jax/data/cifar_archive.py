@@ -12,6 +12,7 @@ import zlib
 import numpy as np
 from einops import rearrange
 
+from ddae_jax.data import images as image_ops
 from ddae_jax.data import source
 from ddae_jax.errors import UserError
 from ddae_jax.runtime.files import open_regular, read_regular
@@ -74,6 +75,7 @@ def load(
     image_size: int | None,
     channels: int | None,
     resident_bytes: int,
+    resize: str = image_ops.BICUBIC,
 ) -> source.Source:
     """Returns a split of `name` from what `find` returned."""
     archive = ARCHIVES[name]
@@ -107,6 +109,7 @@ def load(
         image_size,
         channels,
         resident_bytes,
+        resize,
     )
 
 

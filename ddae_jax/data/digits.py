@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ddae_jax.data import images as image_ops
 from ddae_jax.data import source
 
 TRAIN_COUNT = 1297
@@ -15,6 +16,7 @@ def load(
     image_size: int | None,
     channels: int | None,
     resident_bytes: int,
+    resize: str = image_ops.BICUBIC,
 ) -> source.Source:
     """Returns the digits (values 0..16 scaled to 0..255), grey, 8x8 or padded.
 
@@ -37,4 +39,5 @@ def load(
         image_size,
         channels,
         resident_bytes,
+        resize,
     )

@@ -11,6 +11,7 @@ from typing import BinaryIO
 import numpy as np
 from jaxtyping import UInt8
 
+from ddae_jax.data import images as image_ops
 from ddae_jax.data import source
 from ddae_jax.errors import UserError
 from ddae_jax.runtime import files, memory
@@ -102,6 +103,7 @@ def load_pair(
     image_size: int | None,
     channels: int | None,
     resident_bytes: int,
+    resize: str = image_ops.BICUBIC,
 ) -> source.Source:
     """Returns the source of an images file (N, H, W or N, H, W, C) and its labels."""
     images_path, labels_path = paths
@@ -127,7 +129,15 @@ def load_pair(
             f"{len(class_names)} classes"
         )
     return source.from_arrays(
-        name, split, images, labels, class_names, image_size, channels, resident_bytes
+        name,
+        split,
+        images,
+        labels,
+        class_names,
+        image_size,
+        channels,
+        resident_bytes,
+        resize,
     )
 
 
@@ -138,6 +148,7 @@ def load(
     image_size: int | None,
     channels: int | None,
     resident_bytes: int,
+    resize: str = image_ops.BICUBIC,
 ) -> source.Source:
     """Returns the source of the IDX files in `folder`, named as MNIST's are."""
     if folder is None:
@@ -147,4 +158,6 @@ def load(
         raise UserError(
             f"idx: {folder} holds no {_PREFIX[split]}-images-idx3-ubyte(.gz)"
         )
-    return load_pair("idx", split, paths, None, image_size, channels, resident_bytes)
+    return load_pair(
+        "idx", split, paths, None, image_size, channels, resident_bytes, resize
+    )

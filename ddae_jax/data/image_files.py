@@ -62,15 +62,18 @@ def _extensions() -> frozenset[str]:
 
 
 def read(
-    path: pathlib.Path, image_shape: tuple[int, int, int], enlarge: bool
+    path: pathlib.Path,
+    image_shape: tuple[int, int, int],
+    enlarge: bool,
+    resize: str = image_ops.BICUBIC,
 ) -> np.ndarray:
     """Reads a file and brings it to `image_shape` as a data set does.
 
-    Colours are converted; larger images are resized (bicubic) and their centre is
-    cropped.
+    Colours are converted; larger images are resized and their centre is cropped.
 
     Args:
       enlarge: resize smaller images too; else they get a black margin.
+      resize: how, see `images.resize`.
 
     Returns:
       uint8 of `image_shape`.
@@ -88,8 +91,8 @@ def read(
             f"{height}x{width}, to which images are not resized"
         )
     if enlarge:
-        return image_ops.decode(path, str(path), height, channels)
-    return image_ops.fit(image[None], height)[0]
+        return image_ops.decode(path, str(path), height, channels, resize)
+    return image_ops.fit(image[None], height, resize)[0]
 
 
 def enlarges(data_name: str) -> bool:
@@ -112,6 +115,7 @@ def source(
     enlarge: bool,
     resident_bytes: int = 0,
     threads: int = 8,
+    resize: str = image_ops.BICUBIC,
 ) -> data_source.Source:
     """Makes a source of files without classes.
 
@@ -119,6 +123,7 @@ def source(
       resident_bytes: sets that take at most this much are read into memory; others are
         decoded on demand.
       threads: that decode; 0 is one.
+      resize: how, see `images.resize`.
 
     Raises:
       UserError: the network takes neither grey nor RGB images.
@@ -126,7 +131,7 @@ def source(
     check_channels(name, image_shape[-1])
 
     def decode(index):
-        return read(paths[index], image_shape, enlarge)
+        return read(paths[index], image_shape, enlarge, resize)
 
     def reader(indices):
         with concurrent.futures.ThreadPoolExecutor(max(threads, 1)) as pool:

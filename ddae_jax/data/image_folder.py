@@ -42,6 +42,7 @@ def load(
     image_size: int | None,
     channels: int | None,
     resident_bytes: int,
+    resize: str = image_ops.BICUBIC,
 ) -> source.Source:
     """Returns the images below root/SPLIT, one folder a class, as torchvision lays out.
 
@@ -67,7 +68,15 @@ def load(
         paths += members
         labels += [label] * len(members)
     return from_files(
-        name, split, paths, labels, classes, image_size, channels, resident_bytes
+        name,
+        split,
+        paths,
+        labels,
+        classes,
+        image_size,
+        channels,
+        resident_bytes,
+        resize,
     )
 
 
@@ -168,9 +177,14 @@ def from_files(
     image_size: int | None,
     channels: int | None,
     resident_bytes: int,
+    resize: str = image_ops.BICUBIC,
 ) -> source.Source:
     """Returns the source of image files that are decoded on demand."""
-    first = image_ops.decode(paths[0], str(paths[0]), image_size, channels)
+
+    def decode(path):
+        return image_ops.decode(path, str(path), image_size, channels, resize)
+
+    first = decode(paths[0])
     shape = first.shape
     resident = len(paths) * first.size <= resident_bytes
     if image_size is None and not resident:
@@ -182,7 +196,7 @@ def from_files(
         batch = np.empty((len(indices), *shape), np.uint8)
         for row, index in enumerate(indices):
             path = paths[index]
-            image = image_ops.decode(path, str(path), image_size, channels)
+            image = decode(path)
             if image.shape != shape:
                 raise UserError(_difference(path, image.shape, paths[0], shape))
             batch[row] = image

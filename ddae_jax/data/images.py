@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from ddae_jax.data import area
 from ddae_jax.errors import UserError
 from ddae_jax.runtime import files
 
@@ -17,6 +18,9 @@ from ddae_jax.runtime import files
 _CHANNELS = {"1": 1, "L": 1, "RGB": 3, "P": 3}
 _CONVERTIBLE = ("1", "L", "RGB", "P", "LA", "PA", "RGBA", "RGBX", "CMYK", "YCbCr")
 _MODES = {1: "L", 3: "RGB"}
+# Ways of resizing, see `resize`.
+BICUBIC, AREA = "bicubic", "area"
+RESIZES = (BICUBIC, AREA)
 _READ_ERRORS = (
     OSError,
     SyntaxError,
@@ -27,12 +31,17 @@ _READ_ERRORS = (
 )
 
 
-def check_wanted(image_size: int | None, channels: int | None) -> None:
-    """Raises UserError unless the size is positive and the channels are 1 or 3."""
+def check_wanted(
+    image_size: int | None, channels: int | None, resize: str = BICUBIC
+) -> None:
+    """Raises UserError unless the size is positive, the channels are 1 or 3, and the
+    way of resizing is known."""
     if image_size is not None and image_size < 1:
         raise UserError(f"image_size is {image_size}, it must be at least 1")
     if channels not in (None, 1, 3):
         raise UserError(f"channels is {channels}, known: 1 (grey), 3 (RGB)")
+    if resize not in RESIZES:
+        raise UserError(f"resize is {resize!r}, known: {', '.join(RESIZES)}")
 
 
 def decode(
@@ -40,15 +49,17 @@ def decode(
     where: str,
     image_size: int | None = None,
     channels: int | None = None,
+    resize: str = BICUBIC,
 ) -> UInt8[np.ndarray, "height width channels"]:
     """Decodes an image file (or its bytes).
 
     Args:
       file: path, or the file's content.
       where: what errors call the file.
-      image_size: if given, the shorter side is resized to it (bicubic) and the centre
-        is cropped.
+      image_size: if given, the shorter side is resized to it and the centre is
+        cropped.
       channels: if given, grey is converted to RGB (3) or colour to grey (1).
+      resize: how; one of RESIZES.
     """
     try:
         with warnings.catch_warnings(), _stream(file) as stream:
@@ -70,11 +81,9 @@ def decode(
         channels = _CHANNELS[image.mode]
     elif image.mode not in _CONVERTIBLE:
         raise UserError(f"{where}: colour mode {image.mode} has no 8-bit conversion")
-    image = image.convert(_MODES[channels])
-    if image_size is not None:
-        image = _resize_and_crop(image, image_size)
-    array = np.asarray(image, np.uint8)
-    return array.reshape(*array.shape[:2], channels)
+    array = np.asarray(image.convert(_MODES[channels]), np.uint8)
+    array = array.reshape(*array.shape[:2], channels)
+    return array if image_size is None else _cover(array, image_size, resize)
 
 
 def header_size(path: str | os.PathLike) -> tuple[int, int]:
@@ -91,27 +100,21 @@ def header_size(path: str | os.PathLike) -> tuple[int, int]:
 
 
 def fit(
-    images: UInt8[np.ndarray, "batch height width channels"], image_size: int | None
+    images: UInt8[np.ndarray, "batch height width channels"],
+    image_size: int | None,
+    resize: str = BICUBIC,
 ) -> UInt8[np.ndarray, "batch size size channels"]:
     """Brings images to a square size: zeros around smaller ones, larger ones resized.
 
     Zeros are shared evenly (28 -> 32: two on each side; an odd one goes below and
-    right). Images larger than `image_size` along a side are resized (bicubic) so that
-    the shorter side fits, and their centre is cropped.
+    right). Images larger than `image_size` along a side are resized (see `resize`) so
+    that the shorter side fits, and their centre is cropped.
     """
-    height, width, channels = images.shape[1:]
+    height, width = images.shape[1:3]
     if image_size is None or (height, width) == (image_size, image_size):
         return images
     if max(height, width) > image_size:
-        resized = np.empty(
-            (len(images), image_size, image_size, channels), images.dtype
-        )
-        for index, image in enumerate(images):
-            small = _resize_and_crop(
-                Image.fromarray(image[..., 0] if channels == 1 else image), image_size
-            )
-            resized[index] = np.asarray(small).reshape(resized.shape[1:])
-        return resized
+        return _cover(images, image_size, resize)
     return pad(images, image_size, image_size)
 
 
@@ -139,13 +142,28 @@ def covering_size(size: tuple[int, int], least: tuple[int, int]) -> tuple[int, i
 
 
 def resize(
-    image: UInt8[np.ndarray, "old_height old_width channels"], height: int, width: int
-) -> UInt8[np.ndarray, "height width channels"]:
-    """Resizes an image (bicubic)."""
-    channels = image.shape[-1]
-    given = Image.fromarray(image[..., 0] if channels == 1 else image)
-    resized = given.resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(resized, np.uint8).reshape(height, width, channels)
+    images: UInt8[np.ndarray, "*batch old_height old_width channels"],
+    height: int,
+    width: int,
+    how: str = BICUBIC,
+) -> UInt8[np.ndarray, "*batch height width channels"]:
+    """Resizes images.
+
+    Args:
+      how: BICUBIC, with antialiasing where images become smaller, as Pillow does;
+        AREA, the mean over the area of each new pixel, see `area.resize`.
+    """
+    if how == AREA:
+        return area.resize(images, height, width)
+    *batch, old_height, old_width, channels = images.shape
+    resized = [
+        Image.fromarray(image[..., 0] if channels == 1 else image).resize(
+            (width, height), Image.Resampling.BICUBIC
+        )
+        for image in images.reshape(-1, old_height, old_width, channels)
+    ]
+    array = np.asarray([np.asarray(image) for image in resized], np.uint8)
+    return array.reshape(*batch, height, width, channels)
 
 
 def convert_channels(
@@ -166,8 +184,14 @@ def _stream(file):
     return io.BytesIO(file) if isinstance(file, bytes) else files.open_regular(file)
 
 
-def _resize_and_crop(image: Image.Image, image_size: int) -> Image.Image:
-    width, height = covering_size(image.size, (image_size, image_size))
-    image = image.resize((width, height), Image.Resampling.BICUBIC)
-    left, top = (width - image_size) // 2, (height - image_size) // 2
-    return image.crop((left, top, left + image_size, top + image_size))
+def _cover(
+    images: UInt8[np.ndarray, "*batch height width channels"],
+    image_size: int,
+    how: str,
+) -> UInt8[np.ndarray, "*batch size size channels"]:
+    """The shorter side is resized to `image_size`, the centre cropped."""
+    least = (image_size, image_size)
+    height, width = covering_size(images.shape[-3:-1], least)
+    top, left = (height - image_size) // 2, (width - image_size) // 2
+    rows, columns = slice(top, top + image_size), slice(left, left + image_size)
+    return resize(images, height, width, how)[..., rows, columns, :]

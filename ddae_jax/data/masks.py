@@ -46,6 +46,7 @@ def load(
     image_shape: tuple[int, int, int],
     enlarge: bool,
     resident_bytes: int,
+    resize: str = image_ops.BICUBIC,
 ) -> MaskedImages:
     """Pairs images with masks: PNG files of the same path below their folder.
 
@@ -59,6 +60,7 @@ def load(
       enlarge: as `image_files.read` takes it.
       resident_bytes: images that take at most this much are kept in memory, and their
         masks with them.
+      resize: how images are, see `images.resize`.
 
     Raises:
       UserError: an empty folder, an image without a mask, a mask of another size than
@@ -92,7 +94,9 @@ def load(
         read = [place(read_mask(found[i]), image_shape[:2], enlarge) for i in indices]
         return np.stack(read)
 
-    source = image_files.source(fields[0], paths, image_shape, enlarge, resident_bytes)
+    source = image_files.source(
+        fields[0], paths, image_shape, enlarge, resident_bytes, resize=resize
+    )
     if source.images is not None:
         reader = reader(np.arange(len(found))).__getitem__
     return MaskedImages(source, reader, tuple(sorted(classes - {IGNORE})))

@@ -33,11 +33,13 @@ class Size:
       scale: the shorter side becomes this many sides of the window.
       enlarge: images smaller than the window too; else they get a black margin of its
         size, as in the data sets that do so.
+      resize: how, see `images.resize`.
     """
 
     window: tuple[int, int]
     scale: int
     enlarge: bool
+    resize: str = image_ops.BICUBIC
 
     def padded(self, size: tuple[int, int]) -> bool:
         """Whether an image of `size`, (height, width), gets a margin."""
@@ -53,7 +55,7 @@ class Size:
 
 
 def read(path: pathlib.Path, channels: int, size: Size, shown: int) -> Photo:
-    """Reads a file. Colours are converted, sizes changed by bicubic filters.
+    """Reads a file. Colours are converted, sizes changed.
 
     An image that gets a margin is shown with it.
 
@@ -70,7 +72,7 @@ def read(path: pathlib.Path, channels: int, size: Size, shown: int) -> Photo:
         pixels = image_ops.pad(image[None], *size.window)[0]
         colour = image_ops.pad(colour[None], *size.window)[0]
     else:
-        pixels = image_ops.resize(image, *size.of(image.shape[:2]))
+        pixels = image_ops.resize(image, *size.of(image.shape[:2]), size.resize)
     return Photo(pixels, _reduce(colour, shown))
 
 

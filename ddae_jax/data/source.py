@@ -87,12 +87,13 @@ def from_arrays(
     image_size: int | None = None,
     channels: int | None = None,
     resident_bytes: int = RESIDENT_BYTES,
+    resize: str = image_ops.BICUBIC,
 ) -> Source:
-    """Makes a source of decoded images, padded to `image_size` and converted."""
+    """Makes a source of decoded images, brought to `image_size` and converted."""
 
     def reader(indices):
         chosen = image_ops.convert_channels(images[indices], channels)
-        return image_ops.fit(chosen, image_size)
+        return image_ops.fit(chosen, image_size, resize)
 
     shape = reader(np.arange(1)).shape[1:]
     return from_reader(name, split, reader, labels, class_names, shape, resident_bytes)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import inspect
 import os
 import pathlib
 from typing import Protocol
@@ -46,8 +47,13 @@ class LoadSplit(Protocol):
         image_size: int | None,
         channels: int | None,
         resident_bytes: int,
+        resize: str = image_ops.BICUBIC,
     ) -> Source:
-        """Returns "train" or "test"; the arguments are those of `load`."""
+        """Returns "train" or "test"; the arguments are those of `load`.
+
+        A function that resizes nothing, or in one way alone, need not take `resize`:
+        it is given only what differs from the default.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +80,7 @@ def load(
     image_size: int | None = None,
     channels: int | None = None,
     resident_bytes: int = RESIDENT_BYTES,
+    resize: str = image_ops.BICUBIC,
 ) -> Source:
     """Returns one split of a data set. The network is never used.
 
@@ -86,17 +93,20 @@ def load(
         cropped.
       channels: 1 or 3 converts between grey and RGB; by default nothing is converted.
       resident_bytes: sets that take at most this much are read into memory.
+      resize: how, where images are resized, see `images.resize`.
 
     Raises:
-      UserError: unknown name or split, data that is not there (with what would bring
-        it), or a damaged file (with its name).
+      UserError: unknown name, split or way of resizing, data that is not there (with
+        what would bring it), or a damaged file (with its name).
     """
-    image_ops.check_wanted(image_size, channels)
+    image_ops.check_wanted(image_size, channels, resize)
     options = {
         "image_size": image_size,
         "channels": channels,
         "resident_bytes": resident_bytes,
     }
+    if resize != image_ops.BICUBIC:
+        options["resize"] = resize
     if name.startswith(TFDS_PREFIX):
         return _load_tfds(name)(split, folder=folder, **options)
     _check_name(name)
@@ -104,7 +114,13 @@ def load(
         raise UserError(f"{name}: no split {split!r}, known: {', '.join(SPLITS)}")
     if folder is not None and not pathlib.Path(folder).exists():
         raise UserError(f"{name}: folder {folder} does not exist")
-    return SOURCES[name].load(split, folder=folder, **options)
+    load_split = SOURCES[name].load
+    if "resize" in options and not _takes_resize(load_split):
+        raise UserError(
+            f"config.data.resize: {name} was registered with a function that does not "
+            f"take resize; leave it at {image_ops.BICUBIC}"
+        )
+    return load_split(split, folder=folder, **options)
 
 
 def prepare(name: str, data_dir: str | os.PathLike | None = None) -> pathlib.Path:
@@ -126,15 +142,21 @@ def prepare(name: str, data_dir: str | os.PathLike | None = None) -> pathlib.Pat
     return tfds_source.prepare(name, data_dir)
 
 
+def _takes_resize(load_split: LoadSplit) -> bool:
+    parameters = inspect.signature(load_split).parameters.values()
+    return any(
+        one.name == "resize" or one.kind == one.VAR_KEYWORD for one in parameters
+    )
+
+
 def _load_cifar(name: str) -> LoadSplit:
-    def load_split(split, *, folder, image_size, channels, resident_bytes):
-        options = (image_size, channels, resident_bytes)
+    def load_split(split, *, folder, **options):
         path = cifar_archive.find(name, folder) if folder is not None else None
         if path is not None:
-            return cifar_archive.load(name, split, path, *options)
+            return cifar_archive.load(name, split, path, **options)
         prepared = tfds_source.find(name, folder)
         if prepared is not None:
-            return tfds_source.load(name, split, prepared, *options)
+            return tfds_source.load(name, split, prepared, **options)
         archive = cifar_archive.ARCHIVES[name]
         raise UserError(
             f"{name}: not found in {folder or tfds_source.default_data_dir()}; "
@@ -145,16 +167,15 @@ def _load_cifar(name: str) -> LoadSplit:
     return load_split
 
 
-def _load_fashion_mnist(split, *, folder, image_size, channels, resident_bytes):
-    options = (image_size, channels, resident_bytes)
+def _load_fashion_mnist(split, *, folder, **options):
     paths = idx.find(folder or FASHION_MNIST_FOLDER, split)
     if paths is not None:
         return idx.load_pair(
-            "fashion_mnist", split, paths, _FASHION_MNIST_CLASSES, *options
+            "fashion_mnist", split, paths, _FASHION_MNIST_CLASSES, **options
         )
     prepared = tfds_source.find("fashion_mnist", folder)
     if prepared is not None:
-        return tfds_source.load("fashion_mnist", split, prepared, *options)
+        return tfds_source.load("fashion_mnist", split, prepared, **options)
     raise UserError(
         f"fashion_mnist: not found in {folder or FASHION_MNIST_FOLDER}; "
         "apt-get install dataset-fashion-mnist, or --task=prepare, or set the folder "
@@ -165,7 +186,7 @@ def _load_fashion_mnist(split, *, folder, image_size, channels, resident_bytes):
 def _load_tfds(name: str) -> LoadSplit:
     tfds_name = name.removeprefix(TFDS_PREFIX)
 
-    def load_split(split, *, folder, image_size, channels, resident_bytes):
+    def load_split(split, *, folder, **options):
         prepared = tfds_source.find(tfds_name, folder)
         if prepared is None:
             place = folder or tfds_source.default_data_dir()
@@ -173,8 +194,7 @@ def _load_tfds(name: str) -> LoadSplit:
                 f"{name}: no prepared set in {place}; --task=prepare downloads it, or "
                 f"set the folder that holds {tfds_name.partition(':')[0]}/VERSION"
             )
-        options = (image_size, channels, resident_bytes)
-        return tfds_source.load(name, split, prepared, *options)
+        return tfds_source.load(name, split, prepared, **options)
 
     return load_split
 

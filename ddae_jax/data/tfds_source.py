@@ -68,6 +68,7 @@ def load(
     image_size: int | None,
     channels: int | None,
     resident_bytes: int,
+    resize: str = image_ops.BICUBIC,
 ) -> source.Source:
     """Returns a split of the prepared set in `folder` (what `find` returned).
 
@@ -90,7 +91,7 @@ def load(
     channels = channels or shape[-1]
     if None in shape[:2] and image_size is None:
         raise UserError(f"{folder}: images of many sizes: set image_size")
-    resize = image_size if None in shape[:2] else None
+    decoded_size = image_size if None in shape[:2] else None
     shards = _checked_shards(info.splits[split])
     # Images stay undecoded here: labels are then cheap to list, and a broken image can
     # be named.
@@ -110,10 +111,10 @@ def load(
     def decode(index):
         where = f"{folder}, {split} record {index}"
         content = record(int(index))[image_key]
-        image = image_ops.decode(content, where, resize, channels)
-        if resize is None and image.shape[:2] != tuple(shape[:2]):
+        image = image_ops.decode(content, where, decoded_size, channels, resize)
+        if decoded_size is None and image.shape[:2] != tuple(shape[:2]):
             raise UserError(f"{where}: {image.shape}, features.json says {shape}")
-        return image_ops.fit(image[None], image_size)[0]
+        return image_ops.fit(image[None], image_size, resize)[0]
 
     return source.from_reader(
         name,

@@ -4,6 +4,7 @@ import os
 import pathlib
 
 from ddae_jax.data import image_folder, source
+from ddae_jax.data import images as image_ops
 from ddae_jax.errors import UserError
 from ddae_jax.runtime.files import read_regular
 
@@ -17,6 +18,7 @@ def load(
     image_size: int | None,
     channels: int | None,
     resident_bytes: int,
+    resize: str = image_ops.BICUBIC,
 ) -> source.Source:
     """Returns Tiny-ImageNet from its unpacked folder; "test" is its validation set.
 
@@ -50,6 +52,7 @@ def load(
         image_size,
         channels or 3,
         resident_bytes,
+        resize,
     )
 
 

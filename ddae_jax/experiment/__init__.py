@@ -63,6 +63,7 @@ class Experiment:
                 folder=data.folder or None,
                 image_size=data.image_size,
                 channels=data.channels,
+                resize=data.resize,
                 resident_bytes=data.resident_bytes,
             )
         return self.opened[split, data]

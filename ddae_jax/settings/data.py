@@ -15,6 +15,11 @@ class DataSettings:
     image_size: int | None = setting(
         None, "side in pixels; None: as it is", least=1, most=4096, test=8
     )
+    resize: str = setting(
+        "bicubic",
+        "how images get another size; area: the mean over the area of each new pixel",
+        choices=("bicubic", "area"),
+    )
     channels: int | None = setting(
         None, "convert to 1 (grey) or 3 (RGB); None: as it is", least=1, most=3
     )

@@ -15,7 +15,6 @@ from orbax.checkpoint import checkpoint_managers
 
 from ddae_jax.errors import UserError
 
-
 _ITEM = "default"  # orbax's name of a manager's only item
 
 

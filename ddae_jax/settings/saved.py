@@ -7,11 +7,14 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from ddae_jax.errors import UserError
+from ddae_jax.models.self_conditioning import AUTO, DEFAULT
 from ddae_jax.runtime.files import read_object, replacing
 from ddae_jax.settings import config_files, plain, schema
 from ddae_jax.settings.root import CHOSEN, Settings
 
 FILE = "config.json"
+SEARCHED = "source_search.json"
+"""What the search for the source of self-conditioning left."""
 # What a checkpoint was made with: a later task cannot change it.
 _SECTIONS = ("network", "process", "objectives")
 _MODEL = (
@@ -21,6 +24,13 @@ _MODEL = (
 )
 _DATA = ("data.name", "data.image_size", "data.channels", "data.resize")
 TRAINED = (*_DATA, *_MODEL)
+# Of these, what changes no parameter: where a file lies, when a run is to end.
+_FREE = (
+    "objectives.alignment.features",
+    "objectives.contrastive.collapse_rank",
+    "objectives.contrastive.stop_on_collapse",
+)
+_SOURCE = "network.self_condition.tap"
 _OLD_NAMES = {"import": "import_weights"}  # of sections, in workdirs of version 0.1
 
 
@@ -58,14 +68,21 @@ def write(settings: Settings, workdir: pathlib.Path) -> None:
 def keep_trained(
     config: ConfigDict, saved: ConfigDict, workdir: pathlib.Path
 ) -> ConfigDict:
-    """What `workdir` was trained with stays, and a contradiction is said."""
+    """What `workdir` was trained with stays, and a contradiction is said.
+
+    Another word for the same source of self-conditioning is none.
+    """
     if not (workdir / "checkpoints").is_dir():
         return config
-    # Of imported weights, no config tells the images that they were trained on.
-    trained = _MODEL if _imported(workdir) else TRAINED
+    trained = _MODEL if _takes_any_images(workdir) else TRAINED
     new, old = (plain.flatten(each.to_dict()) for each in (config, saved))
+    # The value "" names no file.
+    free = {f: new[f] for f in _FREE if new.get(f) not in ("", None)}
     for field, value in old.items():
-        if field.startswith(trained) and new.get(field) != value:
+        if field in free or not field.startswith(trained):
+            continue
+        same = field == _SOURCE and _same_source(saved, value, new.get(field), workdir)
+        if not same and new.get(field) != value:
             logging.warning(
                 "%s was trained with %s=%r: that is used, not %r",
                 workdir,
@@ -81,6 +98,7 @@ def keep_trained(
                 section, key = field.split(".")
                 if saved[section][key] != config[section][key]:
                     config[section][key] = saved[section][key]
+        config.update_from_flattened_dict(free)
         if config.sampler.name not in schema.choices(config, "sampler"):
             config.sampler = saved.sampler
     config.lock()
@@ -102,7 +120,21 @@ def _tuples(value):
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
-def _imported(workdir: pathlib.Path) -> bool:
-    """Whether its checkpoint came in by the task import, whatever was done since."""
+def _same_source(saved: ConfigDict, old: str, new: str, workdir: pathlib.Path) -> bool:
+    """Whether two values of `_SOURCE` mean one tap: "auto" what the search chose."""
+    words = {DEFAULT: schema.network(saved).self_condition_default}
+    searched = workdir / SEARCHED
+    if AUTO in (old, new) and searched.exists():
+        words[AUTO] = read_object(searched).get("tap")
+    return words.get(old, old) == words.get(new, new)
+
+
+def _takes_any_images(workdir: pathlib.Path) -> bool:
+    """Whether config.data does not tell the images that it was trained on.
+
+    Imported weights were trained elsewhere, whatever was done since; a denoiser that
+    was trained on latents is probed on images.
+    """
     path = workdir / "data.json"
-    return path.exists() and read_object(path).get("train_images", 0) is None
+    known = read_object(path) if path.exists() else {}
+    return known.get("train_images", 0) is None or "latents" in known

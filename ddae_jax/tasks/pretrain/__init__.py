@@ -31,8 +31,12 @@ def run(experiment: Experiment) -> Experiment:
     train = experiment.settings.train
     source = experiment.source("train")
     _check_settings(experiment, source)
-    experiment.describe_data(source)
-    experiment = source_search.resolved(experiment, source)
+    first = not checkpoint.has_any(experiment.workdir)
+    experiment.describe_data(source, started_from={} if first else None)
+    if source_search.is_wanted(experiment):
+        # What cannot be trained is said before the search.
+        _objectives(source_search.candidates(experiment)[0], source)
+        experiment = source_search.resolved(experiment, source)
     objectives, beside = _objectives(experiment, source)
     recipe = experiment.train_step(len(source.class_names), objectives)
     _describe_network(experiment, recipe, source)
@@ -54,8 +58,8 @@ def run(experiment: Experiment) -> Experiment:
     if train.sample_every:
         hooks += (_pictures(experiment, recipe, source),)
     begin = None
-    if train.start_from and not checkpoint.has_any(experiment.workdir):
-        begin = start.find(experiment, recipe.denoiser, source.image_shape)
+    if train.start_from and first:
+        begin = start.find(experiment, source.image_shape)
         experiment.describe_data(source, started_from=begin.facts)
     feed = experiment.feed(source, beside)
     trainer = Pretraining(recipe, feed, train.accumulate, begin)

@@ -17,19 +17,44 @@ from ddae_jax.errors import UserError
 from ddae_jax.experiment import Experiment
 from ddae_jax.models.self_conditioning import AUTO
 from ddae_jax.report import outcome
-from ddae_jax.runtime import log, parallel
+from ddae_jax.runtime import checkpoint, log, parallel
 from ddae_jax.runtime.identity import of
 from ddae_jax.settings import plain, saved
+from ddae_jax.tasks.pretrain import start
 from ddae_jax.train import loop
 from ddae_jax.train.folders import keep_only
-from ddae_jax.train.plan import Every, Plan
+from ddae_jax.train.plan import At, Every, Plan
 from ddae_jax.train.pretraining import Pretraining
 
-NAME = "source_search"
+NAME = saved.SEARCHED.removesuffix(".json")
+# Fields of train that change nothing of a short run.
+_LEFT_OUT = (
+    "steps",
+    "log_every",
+    "sample_every",
+    "checkpoint_every",
+    "keep_latest",
+    "keep_every",
+    "keep_best",
+)
+
+
+def is_wanted(experiment: Experiment) -> bool:
+    """Whether a search is to choose the source."""
+    return experiment.settings.network.self_condition.tap == AUTO
+
+
+def candidates(experiment: Experiment) -> tuple[Experiment, ...]:
+    """The experiment with each tap that can be chosen.
+
+    Raises:
+      UserError: one of them cannot be the source, or there is none.
+    """
+    return tuple(with_source(experiment, tap) for tap in _taps(experiment))
 
 
 def resolved(experiment: Experiment, source: Source) -> Experiment:
-    """The experiment with the tap that the search chose, where it is to choose one.
+    """The experiment with the tap that the search chooses.
 
     It writes NAME.json and .txt, and the tap into config.json. An interrupted search
     goes on; one that is done is not repeated.
@@ -40,10 +65,7 @@ def resolved(experiment: Experiment, source: Source) -> Experiment:
     Raises:
       UserError: a candidate cannot be the source.
     """
-    network = experiment.settings.network
-    if network.self_condition.tap != AUTO:
-        return experiment
-    taps = _candidates(experiment)
+    taps = _taps(experiment)
     identity = of(
         network=plain.of_chosen(experiment.settings, "network"),
         process=plain.of_chosen(experiment.settings, "process"),
@@ -55,15 +77,14 @@ def resolved(experiment: Experiment, source: Source) -> Experiment:
         dtype=experiment.settings.dtype,
     )
     known = _known(experiment)
-    if known.get("identity") != identity:
+    chosen = known.get("tap")
+    if known.get("identity") != identity or chosen not in taps:
         losses = {tap: _loss(experiment, source, tap, identity) for tap in taps}
         chosen = min(losses, key=losses.get)
         _write(experiment, losses, chosen, identity)
         parallel.all_processes(True)
         if jax.process_index() == 0:
             shutil.rmtree(experiment.workdir / NAME, ignore_errors=True)
-    else:
-        chosen = known["tap"]
     logging.info("self-conditioning: the source is %s", chosen)
     found = with_source(experiment, chosen)
     if jax.process_index() == 0:
@@ -81,7 +102,7 @@ def with_source(experiment: Experiment, tap: str) -> Experiment:
     return dataclasses.replace(experiment, settings=settings)
 
 
-def _candidates(experiment: Experiment) -> tuple[str, ...]:
+def _taps(experiment: Experiment) -> tuple[str, ...]:
     possible = experiment.settings.network.self_condition_taps()
     asked = experiment.settings.source_search.taps
     for tap in asked:
@@ -100,9 +121,8 @@ def _candidates(experiment: Experiment) -> tuple[str, ...]:
 
 def _recipe(experiment: Experiment) -> dict:
     """What of the training a short run depends on."""
-    left = ("steps", "checkpoint_every", "log_every", "sample_every", "keep_latest")
     values = plain.of_section(experiment.settings.train)
-    return {k: v for k, v in values.items() if k not in (*left, "keep_every")}
+    return {name: value for name, value in values.items() if name not in _LEFT_OUT}
 
 
 def _known(experiment: Experiment) -> dict:
@@ -113,7 +133,10 @@ def _known(experiment: Experiment) -> dict:
 
 
 def _loss(experiment: Experiment, source: Source, tap: str, identity: str) -> float:
-    """The mean training loss over the second half of a short run."""
+    """The mean training loss over the second half of a short run.
+
+    It begins with the weights that the training is to begin with.
+    """
     steps = experiment.settings.source_search.steps
     folder = experiment.workdir / NAME / tap
     keep_only(folder, identity)
@@ -125,11 +148,14 @@ def _loss(experiment: Experiment, source: Source, tap: str, identity: str) -> fl
         steps=steps,
         batch_size=train.batch_size,
         steps_per_dispatch=train.steps_per_dispatch,
-        log=Every(max(steps // 2, 1)),
+        log=At((steps - steps // 2,)),  # and after the last step
         checkpoint=Every(train.checkpoint_every),
         lower="train.learning_rate",
     )
-    trainer = Pretraining(recipe, experiment.feed(source), train.accumulate)
+    begin = None
+    if train.start_from and not checkpoint.has_any(folder):
+        begin = start.find(candidate, source.image_shape)
+    trainer = Pretraining(recipe, experiment.feed(source), train.accumulate, begin)
     loop.fit(folder, trainer, plan)
     rows = (folder / log.FILE).read_text().splitlines()
     return float(json.loads(rows[-1])["loss"])
@@ -147,7 +173,7 @@ def _write(experiment, losses, chosen, identity) -> None:
             facts={"tap": chosen, "losses": losses, "identity": identity},
             protocol={
                 "steps of each run": settings.source_search.steps,
-                "loss": "mean over the last half of the steps",
+                "loss": "mean over the second half of the steps",
                 "batch size": settings.train.batch_size,
                 "seed": settings.seed,
             },

@@ -8,7 +8,6 @@ import jax
 from absl import logging
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from ddae_jax.denoiser import Denoiser
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import Experiment, model
 from ddae_jax.settings import plain
@@ -56,8 +55,8 @@ class Start:
         return unflatten_dict(flat | known, sep="/")
 
 
-def find(experiment: Experiment, denoiser: Denoiser, shape: tuple[int, ...]) -> Start:
-    """Reads the EMA weights of `train.start_from`, and compares them with `denoiser`.
+def find(experiment: Experiment, shape: tuple[int, ...]) -> Start:
+    """Reads the EMA weights of `train.start_from`, and compares them with the network.
 
     Args:
       shape: (height, width, channels) of the training images.
@@ -75,7 +74,7 @@ def find(experiment: Experiment, denoiser: Denoiser, shape: tuple[int, ...]) -> 
         raise UserError(f"{_FIELD}: {error}") from error
     _check_described(experiment, found, shape)
     flat = flatten_dict(found.params, sep="/")
-    wanted = flatten_dict(denoiser.parameter_shapes(shape), sep="/")
+    wanted = flatten_dict(experiment.denoiser.parameter_shapes(shape), sep="/")
     left = [path for path in flat if path not in wanted]
     if left:
         raise UserError(
@@ -111,11 +110,28 @@ def _check_described(experiment, found, shape) -> None:
                     f"{_FIELD}: config.{section}.{field} is {value}, of "
                     f"{ours.train.start_from} {there[field]}"
                 )
+    _check_source(experiment, found)
     if tuple(found.image_shape) != tuple(shape):
         raise UserError(
             f"{_FIELD}: the images are {tuple(shape)}, those of "
             f"{ours.train.start_from} {tuple(found.image_shape)}"
         )
+
+
+def _check_source(experiment, found) -> None:
+    """Raises a UserError where weights of self-conditioning would get another source.
+
+    Its matrix may have the same shape there.
+    """
+    here, there = experiment.denoiser.network, found.denoiser.network
+    sources = here.self_condition_source(), there.self_condition_source()
+    summaries = here.self_condition.summary, there.self_condition.summary
+    for field, (ours, theirs) in (("tap", sources), ("summary", summaries)):
+        if all(sources) and ours != theirs:
+            raise UserError(
+                f"{_FIELD}: config.network.self_condition.{field} is {ours}, of "
+                f"{experiment.settings.train.start_from} {theirs}"
+            )
 
 
 def _listed(paths) -> str:

@@ -26,14 +26,16 @@ def computed(
 ) -> Alignment:
     """`objective` with the features of its network in a file of the workdir.
 
-    Where `objective.features` is no folder it is returned as it is.
+    Where `objective.features` is no folder, it is the name of a file already.
 
     Raises:
       UserError: the folder holds no feature network, or one of other images.
     """
-    path = pathlib.Path(objective.features).expanduser()
-    if not objective.features or not path.is_dir():
+    if not objective.features:
         return objective
+    path = pathlib.Path(objective.features).expanduser()
+    if not path.is_dir():
+        return dataclasses.replace(objective, features=str(path))
     field = f"config.objectives.{name}.features"
     try:
         network = chain_network(layer_chain.read(path))

@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 from ddae_jax.errors import UserError
+from ddae_jax.settings import fields
 from ddae_jax.train.objectives.alignment import Alignment
 from ddae_jax.train.objectives.base import Objective
 from ddae_jax.train.objectives.contrastive import Contrastive
@@ -35,6 +36,15 @@ def register_objective(name: str, objective: type[Objective]) -> None:
     if inspect.isabstract(objective):
         missing = ", ".join(sorted(objective.__abstractmethods__))
         raise UserError(f"objective {name!r}: {objective.__name__} lacks {missing}")
+    given = set()
+    if "__dataclass_fields__" in vars(objective):
+        given = set(fields.declared(objective))
+    if missing := ", ".join(sorted({"on", "weight", "warmup"} - given)):
+        raise UserError(
+            f"objective {name!r}: {objective.__name__} is no dataclass with {missing}"
+        )
+    if objective.__hash__ is None:
+        raise UserError(f"objective {name!r}: {objective.__name__} is not frozen")
     known = OBJECTIVES.get(name, objective)
     if _place(known) != _place(objective):
         raise UserError(f"objective {name!r} is {known.__name__} already")

@@ -5,6 +5,8 @@ The features are the user's own: an array on disk, in the order of the training 
 
 import dataclasses
 import pathlib
+import tokenize
+import zipfile
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -25,6 +27,18 @@ from ddae_jax.train.objectives import base
 from ddae_jax.train.objectives.base import Examples, Objective, Pass, Setup
 from ddae_jax.train.objectives.projection import Projection
 from ddae_jax.train.window import Metrics
+
+# What numpy raises at files that it cannot read.
+_DAMAGED = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    RecursionError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+)
+_KINDS = (np.float16, np.float32, np.float64)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,22 +139,22 @@ def open_features(path: str, count: int) -> np.ndarray:
       UserError: there is no such file, or its array is not of this training set.
     """
     if not path:
-        raise UserError(
-            "features: name a .npy file, or a feature network's folder"
-        )
-    if pathlib.Path(path).is_dir():
+        raise UserError("features: name a .npy file, or a feature network's folder")
+    file = pathlib.Path(path).expanduser()
+    if file.is_dir():
         raise UserError(f"features: {path} is a folder, not a .npy file")
     try:
-        files.check_regular(path)
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        files.check_regular(file)
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise UserError(f"features: there is no file {path}") from error
-    except (OSError, ValueError) as error:
+    except _DAMAGED as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"features: {path}: not an .npy array: {reason}") from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+    if not isinstance(array, np.ndarray) or array.dtype not in _KINDS:
         raise UserError(
-            f"features: {path}: not an array of floating-point numbers"
+            f"features: {path}: not an array of float16, float32 or float64 in the "
+            "byte order of this machine"
         )
     if array.ndim not in (2, 4) or 0 in array.shape:
         raise UserError(

@@ -82,8 +82,8 @@ class Contrastive(Objective):
     def source_tap(self, denoiser: Denoiser) -> str:
         """The tap that is compared."""
         network = denoiser.network
-        source = network.self_condition_source() or network.self_condition_default
-        return self.tap or source
+        source = self.tap or network.self_condition_source()
+        return source or network.self_condition_default
 
     def taps(self, denoiser: Denoiser) -> tuple[str, ...]:
         """The one that is compared."""

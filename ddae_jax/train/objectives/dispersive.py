@@ -104,6 +104,8 @@ def _products(vectors):
 
 def _squared_distances(vectors):
     """Of all pairs, each with itself too, per feature."""
+    # What all have in common would only be rounded away: it may be most of them.
+    vectors = vectors - vectors.mean(axis=0)
     squares = jnp.sum(vectors**2, axis=-1)
     distances = squares[:, None] + squares - 2 * _products(vectors)
     return jnp.maximum(distances, 0) / vectors.shape[-1]

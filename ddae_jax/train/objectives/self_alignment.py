@@ -115,7 +115,8 @@ class SelfAlignment(Objective):
         given = pooling.matched(as_grid(student.taps[early]), target.shape[1:3])
         projector = self._projector(target.shape[-1])
         predicted = projector.apply({"params": own["projector"]}, given)
-        distances = optax.losses.huber_loss(predicted, target, _BEND) / _BEND
+        distances = optax.losses.huber_loss(predicted, target, delta=_BEND)
+        distances = distances / _BEND
         losses = distances.mean(axis=(1, 2, 3))
         cosine = optax.losses.cosine_similarity(predicted, target, epsilon=1e-6)
         return losses.mean(), {

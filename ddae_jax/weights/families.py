@@ -199,9 +199,15 @@ def network_of(name: str, state: State, arguments: Mapping[str, Any]) -> nn.Modu
 
 
 def fields(network: nn.Module, without: Sequence[str] = ()) -> dict[str, Any]:
-    """The fields that rebuild a network, without flax's own."""
-    return {
+    """The fields that describe a network, without flax's own; sections as dicts."""
+    values = {
         field.name: getattr(network, field.name)
         for field in dataclasses.fields(network)
         if field.init and field.name not in ("name", "parent", *without)
     }
+    sections = {
+        name: dataclasses.asdict(value)
+        for name, value in values.items()
+        if dataclasses.is_dataclass(value) and not isinstance(value, type)
+    }
+    return values | sections

@@ -29,7 +29,8 @@ def to_state(
     """Returns torch name -> array, of all parameters and lasting buffers.
 
     Raises:
-      UserError: the network is of no published family.
+      UserError: the network is of no published family, or has parameters that the
+        published code does not know, such as those of self-conditioning.
     """
     family = families.of_network(network)
     state = torch_layout.to_torch(params, family.names(network))

@@ -139,8 +139,19 @@ def from_torch(
 
 
 def to_torch(params: dict, names: Mapping[str, Entry]) -> dict[str, np.ndarray]:
-    """Returns torch name -> array in torch's layout: the inverse of `from_torch`."""
+    """Returns torch name -> array in torch's layout: the inverse of `from_torch`.
+
+    Raises:
+      UserError: a parameter has no name there; a file without it would be another
+        network.
+    """
     flat = flax.traverse_util.flatten_dict(jax.device_get(params))
+    nameless = flat.keys() - {entry.path for entry in names.values()}
+    if nameless:
+        raise UserError(
+            "the published code has no such parameters: "
+            + ", ".join(sorted(map("/".join, nameless)))[:300]
+        )
     return {
         name: np.ascontiguousarray(
             LAYOUTS[entry.layout].to_torch(np.asarray(flat[entry.path]))

@@ -9,8 +9,10 @@ import pytest
 import safetensors
 
 from ddae_jax.errors import UserError
+from ddae_jax.models import NETWORKS
 from ddae_jax.models.edm2 import EDM2UNet
 from ddae_jax.models.lightningdit import LightningDiT
+from ddae_jax.models.self_conditioning import SelfConditioning
 from ddae_jax.models.vae import AutoencoderKL
 from ddae_jax.models.wideresnet import WideResNet
 from ddae_jax.weights import families, folder, published
@@ -104,6 +106,15 @@ def test_lightningdits_ratio_gives_the_width_of_its_mlp(features, hidden_size):
     network = LightningDiT(hidden_size=hidden_size, mlp_features=features)
     arguments = published.published_class(network, (16, 16, 32)).arguments
     assert int(2 / 3 * int(hidden_size * arguments["mlp_ratio"])) == features
+
+
+@pytest.mark.parametrize("name", ["unet", "songunet", "uvit", "dit", "lightningdit"])
+def test_what_the_published_code_does_not_know_is_not_left_out(name):
+    settings = SelfConditioning("default")
+    network = NETWORKS[name](image_channels=3, self_condition=settings).tiny()
+    params = random_params(network, (8, 8, 3))
+    with pytest.raises(UserError, match="no such parameters: self_condition/projec"):
+        published.to_state(network, params, (8, 8, 3))
 
 
 def test_networks_without_a_published_form():

@@ -142,7 +142,8 @@ def _empty_and_lacking(checkpoints, step, abstract) -> set[str]:
         return set()
     folder = pathlib.Path(checkpoints.directory) / str(step) / _ITEM
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        # orbax warns that a checkpoint of a manager has no metadata of its own
+        with _no_warnings(), ocp.StandardCheckpointer() as checkpointer:
             known = checkpointer.metadata(folder).item_metadata.tree
     except Exception:  # reading it will say what is wrong with it
         return set()

@@ -180,7 +180,7 @@ def _published(path: pathlib.Path, section: ImportSettings) -> _Found:
     params = _params(name, state, network, image_shape)
     if process is None:
         return _Found(network, params, image_shape)
-    fields = families.fields(network, without=("dtype",))
+    fields = plain.of_section(network)
     sections = {"network": fields, "process": {}, "sampler": {}}
     if name == "songunet" and process == "edm":
         sections["sampler"]["clip"] = False  # NVlabs' sampler does not

@@ -1,4 +1,4 @@
-"""Reading one part of a checkpoint."""
+"""Reading a checkpoint: one part of it, and one from before a field was there."""
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,26 @@ def test_only_what_is_asked_for_is_read(saved):
     found = read(workdir, ema=state.ema)
     assert found.keys() == {"ema"}
     jax.tree.map(np.testing.assert_array_equal, found["ema"], state.ema)
+
+
+def test_a_checkpoint_of_before_a_field_that_is_empty_is_read(saved, tmp_path):
+    """TrainState.objectives was added later."""
+    _, state = saved
+    fields = ("step", "params", "ema", "opt_state")
+    old = {name: getattr(state, name) for name in fields}
+    shapes = jax.eval_shape(lambda: state)
+    everywhere = parallel.replicated(parallel.make_mesh())
+    shardings = jax.tree.map(lambda _: everywhere, shapes)
+    with checkpoint.manager(tmp_path, checkpoint.Keep()) as checkpoints:
+        checkpoint.save(checkpoints, 3, old, 1.0)
+        checkpoints.wait_until_finished()
+        found = checkpoint.restore(checkpoints, 3, shapes, shardings)
+        assert isinstance(found, TrainState) and found.objectives == {}
+        jax.tree.map(np.testing.assert_array_equal, found, state)
+        new = shapes.replace(objectives={"dispersive": {"w": shapes.step}})
+        shardings = jax.tree.map(lambda _: everywhere, new)
+        with pytest.raises(UserError, match="cannot be read"):  # it is not empty
+            checkpoint.restore(checkpoints, 3, new, shardings)
 
 
 def test_what_does_not_fit_is_refused(saved):

@@ -106,6 +106,8 @@ def commands(run: Run, folder: pathlib.Path) -> Iterator[tuple[str, list[str]]]:
     for name, fields in ablation_table.OTHER_PROBES.items():
         output = f"--config.probe.output=probe_{name}"
         alone = "--config.probe.baselines=False"
+        if test and fields[0].startswith("--config.probe.label_fraction"):
+            fields = ("--config.probe.label_fraction=0.5",)  # of 64 images
         yield f"probe_{name}.json", [*first, *fields, output, alone, "--task=probe"]
     if TRACK.value and run.seed == 0 and run.variant in TRACKED:
         fewer = ("--config.fid.count=1000", "--config.probe.times=11")

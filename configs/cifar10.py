@@ -28,6 +28,10 @@ weights; uvit_s: FID with 100 DDIM steps (3.33 with 1000 DDPM steps), as DDAE++'
 authors report, whose recipe is not published: this one is U-ViT's own. Empty: unknown.
 ddae_jax/settings/recipes.py says where these recipes are ours.
 
+All but edm2_c and edm2_e also take settings/recipes.py's additions: VARIANT+sc is
+DDAE++'s self-conditioning, VARIANT+sc+csd its contrastive self-distillation too (Xiang
+et al., arXiv 2505.10999). No number of theirs on CIFAR-10 is known to us.
+
 The publication chose tap and time on the test set; this probe chooses on held-out
 training images. Its warm-up rises once an epoch, ours every step over the same length.
 Variants `test` and, such as `edm2_c+test`, VARIANT+test: in seconds, on a tiny network.
@@ -54,16 +58,17 @@ _OTHERS = {
 
 
 def get_config(variant: str = "ddpm"):
-    schema.check_variant("cifar10", variant, (*_VARIANTS, *_OTHERS))
     variant = variant or "ddpm"
-    if variant in _OTHERS:
+    base, additions = recipes.split_variant("cifar10", variant, (*_VARIANTS, *_OTHERS))
+    if base in _OTHERS:
         config = schema.default()
         config.name, config.variant = "cifar10", variant
         config.dtype = "bfloat16"
         config.data.name = "cifar10"
-        _OTHERS[variant](config)
+        _OTHERS[base](config)
+        recipes.add(config, additions)
         return config
-    process, plus_plus, batch, epochs, warmup_epochs, rate = _VARIANTS[variant]
+    process, plus_plus, batch, epochs, warmup_epochs, rate = _VARIANTS[base]
     edm = process == "edm"
     config = schema.default(process=process, sampler="heun" if edm else "ddim")
     config.name, config.variant = "cifar10", variant
@@ -84,10 +89,11 @@ def get_config(variant: str = "ddpm"):
     train.steps = epochs * _IMAGES // batch
     train.warmup_steps = warmup_epochs * _IMAGES // batch
     train.ema_decay = 0.9993 if edm else 0.9999
-    if variant == "edm_ddpmpp_aug":
+    if base == "edm_ddpmpp_aug":
         network.augment_channels = 9
         train.augment_probability = 0.12
     train.checkpoint_every = 1000
     train.keep_every = 5_120_000 // batch  # about 100 epochs
     train.sample_every = 5000
+    recipes.add(config, additions)
     return config

@@ -3,6 +3,9 @@
     python -m ddae_jax.main --config=configs/cifar100.py
 
 Variants edm2_c and edm2_e: the same authors' EDM2 networks (39.5 M), their recipes.
+Variants +sc and +sc+csd: the default with DDAE++'s self-conditioning, and with its
+contrastive self-distillation too (arXiv 2505.10999); no number of theirs on CIFAR-100
+is known to us.
 
 Data: --task=prepare downloads it; or --config.data.folder with the python archive.
 Hardware: meant for GPUs or TPUs in bfloat16. Time: not measured.
@@ -16,13 +19,16 @@ from ddae_jax.settings import recipes, schema
 
 
 def get_config(variant: str = ""):
-    schema.check_variant("cifar100", variant, ("edm2_c", "edm2_e"))
+    base, additions = recipes.split_variant(
+        "cifar100", variant, ("", "edm2_c", "edm2_e")
+    )
     config = schema.default(process="edm", sampler="heun")
     config.name, config.variant = "cifar100", variant
     config.dtype = "bfloat16"
     config.data.name = "cifar100"
-    if variant.startswith("edm2"):
-        recipes.edm2(config, 50_000, weight_normalization=variant == "edm2_e")
+    if base:
+        recipes.edm2(config, 50_000, weight_normalization=base == "edm2_e")
+        recipes.add(config, additions)
         return config
     config.network.channel_multipliers = (2, 2, 2)
     config.network.attention = (False, True, False)
@@ -37,6 +43,7 @@ def get_config(variant: str = ""):
     config.train.checkpoint_every = 1000
     config.train.keep_every = 20_000  # about 100 epochs
     config.train.sample_every = 5000
+    recipes.add(config, additions)
     return config
 
 

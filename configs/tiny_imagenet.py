@@ -8,6 +8,9 @@ Hardware: meant for GPUs or TPUs in bfloat16. Time: not measured.
 Variants edm2_c and edm2_e: the same authors' EDM2 networks (62.4 M), their recipes; no
 flips in pre-training. The default's network, length and learning rate are our choice:
 the authors' code has no such recipe.
+Variants +sc and +sc+csd: the default with DDAE++'s self-conditioning, and with its
+contrastive self-distillation too (arXiv 2505.10999); no number of theirs on this set is
+known to us.
 Expected result: not measured here. The paper reports 50.0 % probe accuracy with the
 EDM authors' own code, another network. Published: edm2_c FID 15.96 (epoch 1600), probe
 50.99 % (epoch 600); edm2_e 16.79, 52.07 %, unfinished.
@@ -18,15 +21,18 @@ from ddae_jax.settings import recipes, schema
 
 
 def get_config(variant: str = ""):
-    schema.check_variant("tiny_imagenet", variant, ("edm2_c", "edm2_e"))
+    base, additions = recipes.split_variant(
+        "tiny_imagenet", variant, ("", "edm2_c", "edm2_e")
+    )
     config = schema.default(process="edm", sampler="heun")
     config.name, config.variant = "tiny_imagenet", variant
     config.dtype = "bfloat16"
     config.data.name = "tiny_imagenet"
     config.data.image_size = 64
     config.data.resident_bytes = 2 << 30  # 1.2 GB: still lives on the accelerator
-    if variant.startswith("edm2"):
-        recipes.edm2(config, 100_000, variant == "edm2_e", tiny=True)
+    if base:
+        recipes.edm2(config, 100_000, base == "edm2_e", tiny=True)
+        recipes.add(config, additions)
         return config
     config.network.channel_multipliers = (1, 2, 2, 2)
     config.network.attention = (False, False, True, False)  # at 16x16
@@ -40,4 +46,5 @@ def get_config(variant: str = ""):
     config.train.checkpoint_every = 1000
     config.train.keep_every = 20_000
     config.train.sample_every = 5000
+    recipes.add(config, additions)
     return config

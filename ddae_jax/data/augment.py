@@ -21,9 +21,12 @@ def example_keys(
 
 
 def to_float(
-    images: UInt8[Array, "batch height width channels"],
+    images: UInt8[Array, "batch height width channels"]
+    | Float[Array, "batch height width channels"],
 ) -> Float[Array, "batch height width channels"]:
-    """Maps 0..255 to [-1, 1]."""
+    """Maps uint8, 0..255, to [-1, 1]. Floats are x0 already, and pass."""
+    if jnp.issubdtype(images.dtype, jnp.floating):
+        return images
     return images.astype(jnp.float32) / 127.5 - 1
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import grain
 import numpy as np
-from jaxtyping import Bool, Int, Int32, UInt8
+from jaxtyping import Bool, Int, Int32, Num
 
 from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
@@ -89,12 +89,12 @@ def stream(
     prefetch: int = 8,
 ) -> Iterator[
     tuple[
-        UInt8[np.ndarray, "local height width channels"],
+        Num[np.ndarray, "local *row"],
         Int32[np.ndarray, "local"],
         Int32[np.ndarray, "local"],
     ]
 ]:
-    """Yields this host's slice (images, labels, indices) of every batch, without end.
+    """Yields this host's slice (rows, labels, indices) of every batch, without end.
 
     Starting at a step gives what a run from 0 gives there.
 
@@ -113,7 +113,7 @@ def stream(
     def read(step):
         start = step * batch_size + shard_index * local
         indices = order.indices(np.arange(start, start + local))
-        return source.read(indices), source.labels[indices], indices
+        return source.read_rows(indices), source.labels[indices], indices
 
     options = grain.ReadOptions(
         num_threads=threads, prefetch_buffer_size=max(prefetch, threads)

@@ -17,12 +17,13 @@ def of_source(source: Source) -> str:
     """
     images = source.images
     if images is None:
-        images = source.read(identity.spread(len(source), identity.SAMPLED))
+        images = source.read_rows(identity.spread(len(source), identity.SAMPLED))
     return identity.of(
         split=source.split,
         image_shape=source.image_shape,
         labels=source.labels,
         images=images,
+        **source.form.facts,
     )
 
 

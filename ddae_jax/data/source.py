@@ -6,9 +6,10 @@ import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Int, Num, UInt8
 
 from ddae_jax.data import images as image_ops
+from ddae_jax.data.form import IMAGES, Form
 from ddae_jax.errors import UserError
 from ddae_jax.runtime import memory
 
@@ -28,8 +29,9 @@ class Source:
       labels: class of each image, 0 to len(class_names) - 1.
       class_names: in the order of the labels.
       image_shape: (height, width, channels).
-      reader: indices -> uint8 NHWC.
-      images: the whole set, where it is in memory, else None.
+      reader: indices -> rows, uint8 NHWC.
+      images: all rows, where they are in memory, else None.
+      form: what the rows are.
     """
 
     name: str
@@ -38,17 +40,27 @@ class Source:
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
     reader: Reader = dataclasses.field(repr=False)
-    images: UInt8[np.ndarray, "count height width channels"] | None = dataclasses.field(
+    images: Num[np.ndarray, "count *row"] | None = dataclasses.field(
         default=None, repr=False
     )
+    form: Form = IMAGES
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def read(
         self, indices: Int[np.ndarray, "batch"] | Sequence[int]
-    ) -> UInt8[np.ndarray, "batch height width channels"]:
-        """Returns the images at `indices`; an unreadable file is a UserError."""
+    ) -> Num[np.ndarray, "batch height width channels"]:
+        """Returns the images at `indices`; an unreadable file is a UserError.
+
+        Of latents, their normalised means.
+        """
+        return self.form.still(self.read_rows(indices))
+
+    def read_rows(
+        self, indices: Int[np.ndarray, "batch"] | Sequence[int]
+    ) -> Num[np.ndarray, "batch *row"]:
+        """Returns the rows at `indices` as the form has them."""
         indices = np.asarray(indices)
         return self.reader(indices) if self.images is None else self.images[indices]
 
@@ -61,21 +73,23 @@ def from_reader(
     class_names: Sequence[str],
     image_shape: tuple[int, int, int],
     resident_bytes: int = RESIDENT_BYTES,
+    form: Form = IMAGES,
 ) -> Source:
     """Makes a source; its images are read into memory if they take at most
     `resident_bytes`."""
     labels = np.asarray(labels, np.int32)
     images = None
-    need = len(labels) * int(np.prod(image_shape))
+    row_shape = form.row_shape(tuple(image_shape))
+    need = len(labels) * int(np.prod(row_shape)) * np.dtype(form.dtype).itemsize
     if need <= resident_bytes:
         memory.check(
             need,
             f"config.data.resident_bytes: {name} ({len(labels)} images)",
             f"lower it below {need} to read the images while training",
         )
-        images = _read_all(reader, len(labels), image_shape)
+        images = _read_all(reader, len(labels), row_shape, form.dtype)
     names = tuple(class_names)
-    return Source(name, split, labels, names, tuple(image_shape), reader, images)
+    return Source(name, split, labels, names, tuple(image_shape), reader, images, form)
 
 
 def from_arrays(
@@ -106,7 +120,7 @@ def subset(source: Source, indices: Int[np.ndarray, "count"] | Sequence[int]) ->
     return dataclasses.replace(
         source,
         labels=source.labels[indices],
-        reader=lambda chosen: source.read(indices[chosen]),
+        reader=lambda chosen: source.read_rows(indices[chosen]),
         images=images,
     )
 
@@ -154,8 +168,10 @@ def held_out_mask(
     return chosen
 
 
-def _read_all(reader: Reader, count: int, shape: tuple[int, int, int]) -> np.ndarray:
-    images = np.empty((count, *shape), np.uint8)
+def _read_all(
+    reader: Reader, count: int, shape: tuple[int, ...], dtype: str
+) -> np.ndarray:
+    images = np.empty((count, *shape), dtype)
 
     def fill(start):
         stop = min(start + _CHUNK, count)

@@ -12,6 +12,7 @@ from ddae_jax.data import (
     digits,
     idx,
     image_folder,
+    latents,
     tfds_source,
     tiny_imagenet,
 )
@@ -216,6 +217,7 @@ SOURCES: dict[str, DataSet] = {
     "cifar100": DataSet(_load_cifar("cifar100"), prepared_by_tfds=True),
     image_folder.NAME: DataSet(image_folder.load, enlarges=True),
     "tiny_imagenet": DataSet(tiny_imagenet.load, enlarges=True),
+    latents.NAME: DataSet(latents.load),
 }
 """Name in a config -> data set."""
 

@@ -2,13 +2,17 @@
 
 import dataclasses
 import functools
+import json
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray
 
+from ddae_jax.data import latents as latents_data
 from ddae_jax.data import sources
 from ddae_jax.data.source import Source
 from ddae_jax.denoiser import Denoiser
@@ -19,8 +23,10 @@ from ddae_jax.features.latents import Latents
 from ddae_jax.runtime import checkpoint, files, parallel
 from ddae_jax.runtime.random import stream
 from ddae_jax.settings.root import Settings
-from ddae_jax.train import optimizers
+from ddae_jax.train import objectives, optimizers
 from ddae_jax.train import state as train_state
+from ddae_jax.train.feed import Feed
+from ddae_jax.train.objective_state import Named
 from ddae_jax.train.step import TrainStep
 
 DATA = "data.json"
@@ -54,19 +60,38 @@ class Experiment:
         return Denoiser(self.settings.network, self.settings.process)
 
     def source(self, split: str) -> Source:
-        """The data set; `split` is "train" or "test"."""
+        """The data set; `split` is "train" or "test".
+
+        Latents lie in WORKDIR/latents where config.data.folder names no other folder.
+
+        Raises:
+          UserError: it is not there or damaged; or it holds latents that the
+            autoencoder of this workdir has not made.
+        """
         data = self.settings.data
+        folder = data.folder or None
+        if folder is None and data.name == latents_data.NAME:
+            folder = str(self.workdir / latents_data.NAME)
         if (split, data) not in self.opened:
             self.opened[split, data] = sources.load(
                 data.name,
                 split,
-                folder=data.folder or None,
+                folder=folder,
                 image_size=data.image_size,
                 channels=data.channels,
                 resize=data.resize,
                 resident_bytes=data.resident_bytes,
             )
+            self._check_latents(self.opened[split, data])
         return self.opened[split, data]
+
+    def _check_latents(self, source: Source) -> None:
+        section = self.settings.autoencoder
+        path = autoencoder.find(section, self.workdir)
+        if source.form.are_images or path is None:
+            return
+        made = source.form.facts[latents_data.NAME]
+        autoencoder.load(section, self.settings.dtype, path, source.image_shape, made)
 
     def stream(self, name: str) -> PRNGKeyArray:
         """The random stream of this name, under the run's seed."""
@@ -78,13 +103,44 @@ class Experiment:
         settings = dataclasses.replace(self.settings, **{section: new})
         return dataclasses.replace(self, settings=settings)
 
-    def train_step(self, class_count: int) -> TrainStep:
+    def feed(
+        self, source: Source, beside: Mapping[str, np.ndarray] | None = None
+    ) -> Feed:
+        """The batches of pre-training; see `Feed` for `beside`.
+
+        Raises:
+          UserError: images of this form cannot be augmented as the settings say.
+        """
+        train = self.settings.train
+        source.form.check(train.flip, train.augment_probability)
+        return Feed(
+            source,
+            train.batch_size,
+            self.settings.seed,
+            self.mesh,
+            self.settings.data.threads,
+            beside,
+        )
+
+    @property
+    def objectives(self) -> Named:
+        """(name, term of the training loss) of those that are on."""
+        return objectives.chosen(self.settings.section("objectives"))
+
+    def train_step(
+        self, class_count: int, objectives: Named | None = None
+    ) -> TrainStep:
         """The training recipe.
+
+        Args:
+          objectives: beside the denoising loss; None takes those of the settings.
 
         Raises:
           UserError: class-conditional training of a network that cannot take the
             classes.
         """
+        if objectives is None:
+            objectives = self.objectives
         train = self.settings.train
         if train.class_conditional:
             self._check_conditional(class_count)
@@ -108,6 +164,8 @@ class Experiment:
             augment_probability=train.augment_probability,
             conditional=train.class_conditional,
             label_dropout=train.label_dropout,
+            objectives=objectives,
+            steps=max(train.steps, 1) if objectives else 1,
         )
 
     def _check_conditional(self, class_count: int) -> None:
@@ -140,18 +198,44 @@ class Experiment:
             raise UserError(f"{self.workdir / DATA}: damaged: {name} is {value!r}")
         return value
 
-    def describe_data(self, source: Source) -> None:
-        """Writes down what the denoiser is trained on."""
+    def describe_data(
+        self, source: Source, started_from: dict[str, Any] | None = None
+    ) -> None:
+        """Writes down what the denoiser is trained on, and from what on.
+
+        Args:
+          started_from: the weights that it began with, {} for its own; None leaves
+            what is there.
+        """
+        known = files.read_json(self.workdir / DATA) or {}
+        self._check_same_latents(known, source)
+        if started_from is None:
+            started_from = known.get("started_from")
+        begun = {"started_from": started_from} if started_from else {}
         self.write_json(
             DATA,
-            {
+            begun
+            | {
                 "name": source.name,
                 "train_images": len(source),
                 "image_shape": list(source.image_shape),
                 "class_count": len(source.class_names),
                 "class_names": list(source.class_names),
+                **source.form.facts,
             },
         )
+
+    def _check_same_latents(self, known: Mapping[str, Any], source: Source) -> None:
+        name = latents_data.NAME
+        before, now = known.get(name), source.form.facts.get(name)
+        # As JSON has them: tuples are lists.
+        if before == json.loads(json.dumps(now)) or known.get("train_images") is None:
+            return
+        if checkpoint.has_any(self.workdir):
+            raise UserError(
+                f"{self.workdir} was trained on other latents than {source.name}, or "
+                "on the same in another scale; name another workdir"
+            )
 
     def trained(self, step: int | None = None) -> Trained:
         """The EMA weights of `step`; None is settings.checkpoint.step.
@@ -203,7 +287,10 @@ class Experiment:
         path = autoencoder.find(section, self.workdir)
         if path is None:
             return None, None
-        return autoencoder.load(section, self.settings.dtype, path, latent_shape)
+        trained_on = (files.read_json(self.workdir / DATA) or {}).get(latents_data.NAME)
+        return autoencoder.load(
+            section, self.settings.dtype, path, latent_shape, trained_on
+        )
 
     def write_json(self, name: str, content: dict) -> None:
         """Writes WORKDIR/`name`, whole or not at all; process 0 alone."""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
+from jaxtyping import Array, Bool, Float, Int, Num, PRNGKeyArray
 
 from ddae_jax.data import augment, batches
 from ddae_jax.data.source import Source
@@ -190,7 +190,7 @@ def _run(encode, params, x0, noise, time):
 
 @compiler.jit(static_argnames=("shape",))
 def clean_and_noise(
-    images: UInt8[Array, "batch height width channels"],
+    images: Num[Array, "batch height width channels"],
     indices: Int[Array, "batch"],
     key: PRNGKeyArray,
     shape: tuple[int, int, int],
@@ -203,7 +203,7 @@ def evaluation_inputs(
     source: Source, mesh: Mesh, batch_size: int, start: int = 0
 ) -> Iterator[
     tuple[
-        UInt8[Array, "batch height width channels"],
+        Num[Array, "batch height width channels"],
         Int[Array, "batch"],
         Int[Array, "batch"],
         Bool[Array, "batch"],

@@ -10,10 +10,12 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 from jaxtyping import Array, Float, UInt8
 
 from ddae_jax.data.augment import to_uint8
+from ddae_jax.data.form import Scale, normalised, restored
 from ddae_jax.errors import UserError
 from ddae_jax.features.encode import Encoder
 from ddae_jax.models.vae import AutoencoderKL
@@ -69,7 +71,9 @@ class Latents:
     Attributes:
       autoencoder: Stable Diffusion's network.
       shape: (rows, columns, channels) of the latents that the denoiser takes.
-      scale: x0 of the denoiser = `scale` times the autoencoder's latent.
+      scale: x0 of the denoiser = `scale` times the autoencoder's latent; a number, or
+        one of each channel.
+      shift: is taken from the latent before, one of each channel; empty: none.
       sample_posterior: encode images to a draw from the autoencoder's posterior, as the
         published code does; else to its mean.
       batch_size: images that go through the autoencoder at once: at 256x256 its
@@ -78,9 +82,10 @@ class Latents:
 
     autoencoder: AutoencoderKL
     shape: tuple[int, int, int]
-    scale: float = 0.18215
+    scale: Scale = 0.18215
     sample_posterior: bool = True
     batch_size: int = 64
+    shift: tuple[float, ...] = ()
 
     def __post_init__(self):
         if self.shape[-1] != self.autoencoder.latent_channels:
@@ -88,7 +93,7 @@ class Latents:
                 f"the denoiser takes latents of {self.shape[-1]} channels, the "
                 f"autoencoder makes {self.autoencoder.latent_channels}"
             )
-        if not self.scale > 0:
+        if not np.all(np.asarray(self.scale) > 0):
             raise UserError(
                 f"scale of the latents is {self.scale}; it must be positive"
             )
@@ -106,6 +111,25 @@ class Latents:
         """Whether images of `shape` have the right channels and aspect ratio."""
         height, width, channels = self.image_shape
         return channels == shape[2] and height * shape[1] == width * shape[0]
+
+    def moments(
+        self, params: dict, images: Images
+    ) -> Float[Array, "batch rows columns moments"]:
+        """Returns the posterior's means, then its standard deviations, not scaled.
+
+        Args:
+          params: of the autoencoder.
+          images: in [-1, 1], of any accepted size.
+        """
+
+        def encode(images):
+            images = resize(images, *self.image_shape[:2])
+            mean, log_variance = self.autoencoder.apply(
+                {"params": params}, images, method="encode"
+            )
+            return jnp.concatenate([mean, jnp.exp(0.5 * log_variance)], axis=-1)
+
+        return in_pieces(encode, self.batch_size, images)
 
     def encode(
         self,
@@ -127,7 +151,7 @@ class Latents:
             )
             if self.sample_posterior:
                 mean = mean + jnp.exp(0.5 * log_variance) * noise
-            return mean * self.scale
+            return normalised(mean, self.scale, self.shift)
 
         return in_pieces(encode, self.batch_size, images, noise)
 
@@ -137,7 +161,7 @@ class Latents:
         """Returns the images of the denoiser's x0; `params` are the autoencoder's."""
 
         def decode(x0):
-            latents = x0 / self.scale
+            latents = restored(x0, self.scale, self.shift)
             return to_uint8(
                 self.autoencoder.apply({"params": params}, latents, method="decode")
             )

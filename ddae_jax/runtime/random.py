@@ -15,6 +15,7 @@ from jaxtyping import PRNGKeyArray
 STREAMS = {
     "train/init": "initial parameters of a denoiser, the untrained baseline's too",
     "train/step": "augmentation, times, noise and dropout, folded with the step",
+    "train/posterior": "latents out of moments, folded with the step",
     "train/objectives": "views, noise and times of objectives, by name and step",
     "train/objectives_init": "initial parameters of objectives, by name",
     "train/watch": "noise of the images whose features are watched, by index",

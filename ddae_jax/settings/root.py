@@ -10,6 +10,7 @@ from ddae_jax.settings.contrastive import ContrastiveSettings
 from ddae_jax.settings.data import DataSettings
 from ddae_jax.settings.dense import DenseSettings
 from ddae_jax.settings.diagnose import DiagnoseSettings
+from ddae_jax.settings.encode import EncodeSettings
 from ddae_jax.settings.export import ExportSettings
 from ddae_jax.settings.fid import FidSettings
 from ddae_jax.settings.fields import setting
@@ -75,6 +76,7 @@ class Settings:
     import_weights: ImportSettings = ImportSettings()
     export: ExportSettings = ExportSettings()
     autoencoder: AutoencoderSettings = AutoencoderSettings()
+    encode: EncodeSettings = EncodeSettings()
     others: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property

@@ -33,6 +33,7 @@ _HERE = __name__
 TASKS = {
     "prepare": Task("download a TFDS data set", f"{_HERE}.prepare"),
     "import": Task("read a published checkpoint", f"{_HERE}.import_weights"),
+    "encode": Task("latents of a data set", f"{_HERE}.encode"),
     "pretrain": Task("train by diffusion, without labels", f"{_HERE}.pretrain"),
     "sample": Task("draw images", f"{_HERE}.sample"),
     "probe": Task("classifiers on frozen features", f"{_HERE}.probe"),

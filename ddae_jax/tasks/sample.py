@@ -104,10 +104,19 @@ def grid_function(
     class_count: int,
     mesh: Mesh,
 ) -> Callable[[dict], np.ndarray]:
-    """Returns params -> grid of config.sample.grid samples, compiled once."""
+    """Returns params -> grid of config.sample.grid samples, compiled once.
+
+    Raises:
+      UserError: samples that are latents, and nothing to decode them.
+    """
+    latents, weights = experiment.autoencoder(image_shape)
+    if latents is None and image_shape[-1] > 3:
+        raise UserError(autoencoder.MISSING.format(channels=image_shape[-1]))
+    if latents is not None:
+        weights = jax.device_put(weights, parallel.replicated(mesh))
     count = max(-(-experiment.settings.sample.grid // mesh.size), 1) * mesh.size
     split = parallel.batch_sharding(mesh)
-    generator = configured_draw(experiment, denoiser, image_shape)
+    generator = configured_draw(experiment, denoiser, image_shape, latents)
     key = experiment.stream("sample/noise")
     indices = np.arange(count, dtype=np.int32)
     labels = sample_labels(experiment, indices, class_count)
@@ -116,6 +125,8 @@ def grid_function(
     whole = parallel.replicated(mesh)
 
     def grid(params):
+        if latents is not None:
+            params = {"denoiser": params, "autoencoder": weights}
         images = generate(generator, params, key, indices, placed, whole)
         return pictures.grid(np.asarray(images))
 

@@ -9,9 +9,10 @@ import jax
 import numpy as np
 from einops import rearrange
 from jax.sharding import Mesh
-from jaxtyping import Array, Int, Int32, UInt8
+from jaxtyping import Array, Int, Int32, Num
 
 from ddae_jax.data import batches
+from ddae_jax.data.form import IMAGES, Form
 from ddae_jax.data.source import RESIDENT_BYTES, Source
 from ddae_jax.runtime import compiler, parallel
 
@@ -21,19 +22,21 @@ class Batch:
     """The images of one step, split over the mesh.
 
     Attributes:
-      images: uint8.
+      images: rows of the set: uint8 images, where `form` says nothing else.
       labels: their classes.
       indices: where they are in the set.
       positions: where they are in the endless order, modulo 2^32: what is drawn for an
         image depends on it.
       rows: name -> the images' rows of an array that belongs to them.
+      form: what `images` holds.
     """
 
-    images: UInt8[Array, "batch height width channels"]
+    images: Num[Array, "batch *row"]
     labels: Int[Array, "batch"]
     indices: Int[Array, "batch"]
     positions: Int[Array, "batch"]
     rows: Mapping[str, Array] = flax.struct.field(default_factory=dict)
+    form: Form = flax.struct.field(pytree_node=False, default=IMAGES)
 
 
 @flax.struct.dataclass
@@ -48,6 +51,7 @@ class Steps:
       resident: whether images and labels are of the whole set.
       beside_resident: whether the arrays beside them are.
       mesh: of the devices.
+      form: what the images are.
     """
 
     images: Array
@@ -58,6 +62,7 @@ class Steps:
     resident: bool = flax.struct.field(pytree_node=False)
     beside_resident: bool = flax.struct.field(pytree_node=False)
     mesh: Mesh = flax.struct.field(pytree_node=False)
+    form: Form = flax.struct.field(pytree_node=False)
 
     def batch(self, row: tuple[Any, ...]) -> Batch:
         """The batch of one row of `rows`; inside a compiled function."""
@@ -66,7 +71,7 @@ class Steps:
             rest = self.images[indices], self.labels[indices]
         if self.beside_resident:
             beside = {name: array[indices] for name, array in self.beside.items()}
-        found = Batch(*rest, indices, positions, beside)
+        found = Batch(*rest, indices, positions, beside, self.form)
         return parallel.constrain(found, parallel.batch_sharding(self.mesh))
 
     def rows(self) -> tuple[Any, ...]:
@@ -140,18 +145,21 @@ class Feed:
             resident=self.source.images is not None,
             beside_resident=self._beside_resident,
             mesh=self.mesh,
+            form=self.source.form,
         )
 
     def batch_shapes(self) -> Batch:
         """The shapes of a batch as ShapeDtypeStructs, without shardings."""
         of = jax.ShapeDtypeStruct
         number = of((self.batch_size,), np.int32)
-        images = of((self.batch_size, *self.source.image_shape), np.uint8)
+        form = self.source.form
+        row_shape = form.row_shape(self.source.image_shape)
+        images = of((self.batch_size, *row_shape), form.dtype)
         rows = {
             name: of((self.batch_size, *array.shape[1:]), array.dtype)
             for name, array in self.beside.items()
         }
-        return Batch(images, number, number, number, rows)
+        return Batch(images, number, number, number, rows, form)
 
     def batch(self, step: int) -> Batch:
         """The batch of `step`, for trainers that call several programs for a step."""

@@ -40,15 +40,18 @@ class Keys:
     Attributes:
       step: of the denoising loss.
       objectives: of the terms beside it.
+      posterior: of what is drawn where the set holds moments of latents.
     """
 
     step: PRNGKeyArray
     objectives: PRNGKeyArray
+    posterior: PRNGKeyArray
 
     @classmethod
     def of(cls, seed: int) -> "Keys":
         """Those of a seed."""
-        return cls(stream(seed, "train/step"), stream(seed, "train/objectives"))
+        names = ("train/step", "train/objectives", "train/posterior")
+        return cls(*(stream(seed, name) for name in names))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,18 +94,19 @@ class TrainStep:
         self, step: Int[Array, ""], batch: Batch, keys: Keys
     ) -> tuple[Examples, PRNGKeyArray]:
         """Returns the examples of (keys, step), and the key of the dropout."""
-        images, labels = batch.images, batch.labels
+        labels, form = batch.labels, batch.form
         key = jax.random.fold_in(keys.step, step)
         flip, warp, draw_time, draw_noise, dropout, drop_label = jax.random.split(
             key, 6
         )
-        count = len(images)
+        of_posterior = jax.random.fold_in(keys.posterior, step)
+        draw_first, draw_another = jax.random.split(of_posterior)
+        count = len(batch.images)
         flipped = None
         if self.flip:
             flip_keys = augment.example_keys(flip, jnp.arange(count))
             flipped = augment.coins(flip_keys)
-            images = augment.flip(flipped, images)
-        x0 = augment.to_float(images)
+        x0 = augment.to_float(form.drawn(draw_first, batch.images, flipped))
         augment_labels = None
         if self.augment_probability > 0:
             x0, augment_labels = augment_edm.augment(warp, x0, self.augment_probability)
@@ -115,12 +119,13 @@ class TrainStep:
         noise = jax.random.normal(draw_noise, x0.shape)
         examples = Examples(x0, noise, time, labels, augment_labels, flipped)
         drawn = {}
+        another = form.another(draw_another, batch.images, self.flip)
         for name, objective in self.objectives:
             own_key = jax.random.fold_in(keys.objectives, name_hash(name))
             rows = {k: batch.rows[f"{name}/{k}"] for k in objective.array_names}
             drawn[name] = objective.draw(
                 jax.random.fold_in(own_key, step),
-                batch.images,
+                another,
                 rows,
                 examples,
                 self.denoiser,

@@ -8,7 +8,7 @@ from flax.traverse_util import flatten_dict
 
 from ddae_jax.denoiser import Denoiser
 
-_MODULE = "self_condition"
+_MODULES = ("self_condition", "summary_token")
 
 
 def of_self_conditioning(denoiser: Denoiser, image_shape: Sequence[int]) -> str:
@@ -20,9 +20,10 @@ def of_self_conditioning(denoiser: Denoiser, image_shape: Sequence[int]) -> str:
     if not source:
         return ""
     shapes = flatten_dict(denoiser.parameter_shapes(image_shape), sep="/")
-    own = [leaf for path, leaf in shapes.items() if path.split("/")[0] == _MODULE]
+    own = [leaf for path, leaf in shapes.items() if path.split("/")[0] in _MODULES]
     parameters = sum(leaf.size for leaf in own)
-    # A multiplication and an addition for each entry of a matrix.
+    # A multiplication and an addition for each entry of a matrix; what a further token
+    # takes in attention is not counted.
     flops = 2 * sum(leaf.size for leaf in own if len(leaf.shape) == 2)
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     time = jax.ShapeDtypeStruct((1,), jnp.float32)

@@ -57,7 +57,6 @@ def get_config(variant: str = "unet"):
     config.fid.test_images = True
     config.fid.count = 2000
     recipes.add(config, additions)
-    for objective in ("contrastive", "self_alignment", "alignment"):
-        config.objectives[objective].hidden = 256
+    config.objectives.contrastive.hidden = 256
     config.objectives.contrastive.features = 64
     return config

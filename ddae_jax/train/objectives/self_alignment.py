@@ -46,8 +46,11 @@ class SelfAlignment(Objective):
         above=0,
         most=1,
     )
-    hidden: int = setting(
-        1024, "width inside the projector", least=1, most=65_536, test=16
+    hidden: int | None = setting(
+        None,
+        "width inside the projector; None: twice the early tap's, as published",
+        least=1,
+        most=65_536,
     )
 
     def taps(self, denoiser: Denoiser) -> tuple[str, ...]:
@@ -77,7 +80,7 @@ class SelfAlignment(Objective):
         features, wanted = (
             taps[t].shape[-1] for t in (early, self.later_tap(denoiser))
         )
-        projector = self._projector(wanted)
+        projector = self._projector(features, wanted)
         return {"projector": projector.init(key, jnp.zeros((1, features)))["params"]}
 
     def draw(
@@ -115,7 +118,7 @@ class SelfAlignment(Objective):
         )[late]
         target = jax.lax.stop_gradient(as_grid(target))
         given = pooling.matched(as_grid(student.taps[early]), target.shape[1:3])
-        projector = self._projector(target.shape[-1])
+        projector = self._projector(given.shape[-1], target.shape[-1])
         predicted = projector.apply({"params": own["projector"]}, given)
         distances = optax.losses.huber_loss(predicted, target, delta=_BEND)
         distances = distances / _BEND
@@ -126,8 +129,8 @@ class SelfAlignment(Objective):
             "cosine": Average.from_model_output(cosine.mean(axis=(1, 2))),
         }
 
-    def _projector(self, width: int) -> Projection:
-        return Projection((self.hidden, self.hidden, width), batch_norm=False)
+    def _projector(self, features: int, wanted: int) -> Projection:
+        return Projection((self.hidden or 2 * features, wanted), batch_norm=False)
 
 
 def less_noisy(

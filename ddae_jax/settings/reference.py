@@ -4,6 +4,7 @@ python -m ddae_jax.settings.reference > docs/settings.md
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 from ddae_jax.settings import fields, schema
 from ddae_jax.settings.fields import Bounds
@@ -54,7 +55,7 @@ def page() -> str:
     """
     parts = [_INTRODUCTION]
     for title, cls in _titled():
-        if cls.__module__.startswith("ddae_jax."):
+        if _ours(cls):
             parts.append("\n".join((f"## {title}\n", *_table(cls))) + "\n")
     return "\n".join(parts)
 
@@ -74,10 +75,28 @@ def _titled() -> Iterator[tuple[str, type]]:
             yield f"`sampler` with `sampler.name={name}`, of `{process}`", cls
 
 
+def _ours(cls: type) -> bool:
+    """Whether this package declares its fields, or some of the sections in it."""
+    return cls.__module__.startswith("ddae_jax.") or any(
+        map(_ours, fields.sections(cls).values())
+    )
+
+
+def _declared(cls: type) -> dict[str, tuple[Any, Any, Bounds]]:
+    """As `fields.declared_within`, without sections from outside."""
+    found = fields.declared(cls)
+    if cls is Settings:
+        return found
+    for section, inner in fields.sections(cls).items():
+        if _ours(inner):
+            within = fields.declared_within(inner)
+            found |= {f"{section}.{name}": one for name, one in within.items()}
+    return found
+
+
 def _table(cls: type) -> Iterator[str]:
     yield from _HEADER
-    every = fields.declared if cls is Settings else fields.declared_within
-    for name, (_, value, bounds) in every(cls).items():
+    for name, (_, value, bounds) in _declared(cls).items():
         cells = f"`{name}`", f"`{value!r}`", _possible(bounds), bounds.help
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 

@@ -22,17 +22,20 @@ from tests.tools.configs import CONFIGS, load
 TESTED = (
     "digits:test",
     "fashion_mnist:test",
+    "fashion_mnist_16:unet+sc+csd+test",
     "cifar10:edm_ddpmpp_aug+test",
     "cifar10:edm2_e+test",
     "cifar10:uvit_s+test",
     "cifar100:test",
     "tiny_imagenet:test",
     "image_folder:test",
+    "imagenet_latent:lightningdit_b+sc+csd+test",
 )
 
 
 WRITERS = {
     "fashion_mnist": data_files.write_fashion_mnist,
+    "fashion_mnist_16": data_files.write_fashion_mnist,
     "cifar10": lambda folder: data_files.write_cifar(folder, "cifar10", per_batch=12),
     "cifar100": lambda folder: data_files.write_cifar(
         folder, "cifar100", per_batch=400

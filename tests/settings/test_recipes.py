@@ -7,8 +7,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from ddae_jax.errors import UserError
 from ddae_jax.settings import schema
 from ddae_jax.train import state as train_state
+from ddae_jax.train.feed import Batch
+from ddae_jax.train.step import Keys
 from tests.tools.configs import load
 from tests.tools.experiments import experiment_of
 
@@ -89,8 +92,9 @@ def test_a_step_of_the_recipe_is_one(given):
     key = jax.random.key(0)
     state = jax.eval_shape(init, key)
     images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.uint8)
-    labels = jax.ShapeDtypeStruct((2,), jnp.int32)
-    after, metrics = jax.eval_shape(recipe, state, images, labels, key)
+    numbers = jax.ShapeDtypeStruct((2,), jnp.int32)
+    batch = Batch(images, numbers, numbers, numbers)
+    after, metrics = jax.eval_shape(recipe, state, batch, Keys.of(0))
     assert jax.tree.structure(after) == jax.tree.structure(state)
     assert metrics["loss"].total.shape == ()
 
@@ -99,3 +103,67 @@ def test_ncsnpp_is_the_network_of_the_published_weights():
     network = schema.build(load("cifar10:edm_ncsnpp")).network
     assert network.fourier and network.residual_encoder
     assert network.noise_multiplier == 2 and network.resample_filter == (1, 3, 3, 1)
+
+
+# base, its views
+EXTENDED = {
+    "cifar10:ddpm": "weak",
+    "cifar10:edm_ddpmpp": "weak",
+    "cifar10:edm_ddpmpp_aug": "edm",
+    "cifar10:edm_songunet": "edm",
+    "cifar10:edm_ncsnpp": "edm",
+    "cifar10:uvit_s": "weak",
+    "cifar100:": "weak",
+    "tiny_imagenet:": "weak",
+    "fashion_mnist_16:dit": "weak",
+    "imagenet_latent:lightningdit_b": "weak",
+    "imagenet_latent:lightningdit_xl": "weak",
+}
+
+
+@pytest.mark.parametrize("given", EXTENDED)
+def test_additions_change_what_they_name_alone(given):
+    plain, one, two = (load(f"{given}{more}") for more in ("", "+sc", "+sc+csd"))
+    for config in (plain, one, two):
+        schema.build(config)
+        with config.unlocked():
+            config.variant = ""
+    assert one.network.self_condition.tap == two.network.self_condition.tap == "default"
+    assert two.objectives.contrastive.views == EXTENDED[given]
+    with two.unlocked():
+        two.objectives.contrastive.on = False
+        two.objectives.contrastive.views = one.objectives.contrastive.views
+    assert two.to_dict() == one.to_dict()
+    with one.unlocked():
+        one.network.self_condition.tap = ""
+    assert one.to_dict() == plain.to_dict()
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ("cifar10:edm2_c+sc", "edm2 has no self_condition"),
+        ("cifar100:edm2_e+sc+csd", "edm2 has no self_condition"),
+        ("cifar10:ddpm+scd", r"unknown 'scd'. Did you mean 'sc'\?"),
+        ("tiny_imagenet:edm2+sc", "unknown 'edm2'. .*Known: edm2_c, edm2_e, test"),
+        ("cifar10:ddpm+sc+sc", "adds something twice"),
+    ],
+)
+def test_what_cannot_be_added_is_one_line(given, message):
+    with pytest.raises(UserError, match=message):
+        load(given)
+
+
+@pytest.mark.parametrize("size, parameters", [("b", 130), ("l", 457), ("xl", 674)])
+def test_imagenet_latent_has_lightningdits_values(size, parameters):
+    config = load(f"imagenet_latent:lightningdit_{size}")
+    train, process, sampler = config.train, config.process, config.sampler
+    assert (train.batch_size, train.learning_rate, train.adam_b2) == (1024, 2e-4, 0.95)
+    assert (train.ema_decay, train.ema_warmup, train.warmup_steps) == (0.9999, False, 0)
+    assert train.flip and train.steps == 400 * 1_281_167 // 1024
+    assert (process.name, process.cosine_loss) == ("flow", True)
+    assert process.time_distribution == "logit_normal"
+    assert (sampler.name, sampler.steps, sampler.shift) == ("euler", 250, 0.3)
+    assert (config.data.name, config.encode.normalise) == ("latents", "channels")
+    count = experiment_of(config).denoiser.parameter_count((32, 32, 4))
+    assert round(count / 1e6) == parameters

@@ -15,6 +15,7 @@ from ddae_jax.data.source import Source
 from ddae_jax.denoiser import Denoiser
 from ddae_jax.settings import fields
 from ddae_jax.settings.fields import setting
+from ddae_jax.settings.limits import WEIGHT
 from ddae_jax.train.window import Metrics
 
 Images = Float[Array, "batch height width channels"]
@@ -98,7 +99,9 @@ def on_setting() -> Any:
 
 def weight_setting(default: float) -> Any:
     """Declares the field `weight`."""
-    return setting(default, "of the term, beside the denoising loss's 1", least=0)
+    return setting(
+        default, "of the term, beside the denoising loss's 1", least=0, most=WEIGHT
+    )
 
 
 def warmup_setting(default: float) -> Any:
@@ -187,7 +190,7 @@ class Objective(abc.ABC):
 
         Args:
           key: of this objective and this step.
-          images: uint8, as they are in the set.
+          images: uint8, as they are in the set; of latents, another draw of x0.
           rows: of its `arrays`.
           examples: of the denoising loss.
         """

@@ -81,7 +81,8 @@ def main(_) -> None:
         low, high = rows[name]["time_quartiles"]
         print(
             f"{name:16s} {rows[name]['seconds']:8.3f} s  "
-            f"time x {rows[name]['time']:.3f} ({low:.3f} to {high:.3f})  FLOPs x {rows[name]['flops']:.3f}",
+            f"time x {rows[name]['time']:.3f} ({low:.3f} to {high:.3f})  "
+            f"FLOPs x {rows[name]['flops']:.3f}",
             flush=True,
         )
     print(json.dumps({"config": CONFIG.value, "rounds": ROUNDS.value, "rows": rows}))

@@ -16,8 +16,9 @@ from absl import app
 from benchmarks.golden_errors import WRITE, replace_table
 from benchmarks.networks import NAMED
 from ddae_jax.models.base import Network
-from ddae_jax.models.self_conditioning import DEFAULT, SelfConditioning
+from ddae_jax.models.self_conditioning import SelfConditioning
 from ddae_jax.models.uvit import PRESETS, UViT
+from ddae_jax.settings.source_search import DEFAULT
 
 HEADER = "| network | source | parameters | more | share | GFLOPs | share of more |"
 _LATENTS = (32, 32, 4)

@@ -130,7 +130,7 @@ class Denoiser:
           UserError: the network has no tap of that name.
         """
         inputs = (x_t, time, labels, augment_labels, dropout_key, names)
-        return self.output_and_taps(params, *inputs)[1]
+        return self._pass(params, *inputs)[1]
 
     def output_and_taps(
         self,
@@ -143,6 +143,12 @@ class Denoiser:
         names: Sequence[str] = (),
     ) -> tuple[Images, dict[str, Array]]:
         """`output` and `taps` of one forward pass; for errors see there."""
+        inputs = (x_t, time, labels, augment_labels, dropout_key, names)
+        output, taps = self._pass(params, *inputs)
+        self._check_output(output, x_t)
+        return output, taps
+
+    def _pass(self, params, x_t, time, labels, augment_labels, dropout_key, names):
         paths = self.network.tap_paths()
         for name in names:
             if name not in paths:
@@ -162,7 +168,6 @@ class Denoiser:
             ),
             mutable=["intermediates"],
         )
-        self._check_output(output, x_t)
         captured = state.get("intermediates", {})
 
         def find(path):

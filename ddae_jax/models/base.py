@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ddae_jax.errors import UserError
-from ddae_jax.models.self_conditioning import AUTO, DEFAULT, SelfConditioning
+from ddae_jax.models.self_conditioning import SelfConditioning
 from ddae_jax.settings import fields
 from ddae_jax.settings.fields import setting, unknown
+from ddae_jax.settings.source_search import AUTO, DEFAULT
 
 
 class Trainable(nn.Module):

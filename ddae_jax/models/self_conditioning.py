@@ -19,9 +19,6 @@ from jaxtyping import Array, Float
 from ddae_jax.models.pooling import pool
 from ddae_jax.settings.fields import setting
 
-DEFAULT, AUTO = "default", "auto"
-"""Values of `SelfConditioning.tap` that are no tap's name."""
-
 
 @dataclasses.dataclass(frozen=True)
 class SelfConditioning:

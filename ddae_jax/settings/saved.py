@@ -7,10 +7,10 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from ddae_jax.errors import UserError
-from ddae_jax.models.self_conditioning import AUTO, DEFAULT
 from ddae_jax.runtime.files import read_object, replacing
 from ddae_jax.settings import config_files, plain, schema
 from ddae_jax.settings.root import CHOSEN, Settings
+from ddae_jax.settings.source_search import AUTO, DEFAULT
 
 FILE = "config.json"
 SEARCHED = "source_search.json"

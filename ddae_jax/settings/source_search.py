@@ -5,6 +5,9 @@ import dataclasses
 from ddae_jax.settings.fields import setting
 from ddae_jax.settings.limits import STEPS
 
+DEFAULT, AUTO = "default", "auto"
+"""Values of network.self_condition.tap that are no tap's name."""
+
 
 @dataclasses.dataclass(frozen=True)
 class SourceSearchSettings:

@@ -15,11 +15,11 @@ from ddae_jax.data.identity import of_source
 from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import Experiment
-from ddae_jax.models.self_conditioning import AUTO
 from ddae_jax.report import outcome
 from ddae_jax.runtime import checkpoint, log, parallel
 from ddae_jax.runtime.identity import of
 from ddae_jax.settings import plain, saved
+from ddae_jax.settings.source_search import AUTO
 from ddae_jax.tasks.pretrain import start
 from ddae_jax.train import loop
 from ddae_jax.train.folders import keep_only

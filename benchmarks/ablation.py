@@ -84,8 +84,14 @@ def runs(steps: int) -> list[Run]:
     return [*found, Run("retrofit-seed0", RETROFIT, 100, steps - half, fields)]
 
 
-def commands(run: Run, folder: pathlib.Path) -> Iterator[tuple[str, list[str]]]:
-    """Yields (file that says it is done, words of the command line)."""
+def commands(
+    run: Run, folder: pathlib.Path, followed: bool
+) -> Iterator[tuple[str, list[str]]]:
+    """Yields (file that says it is done, words of the command line).
+
+    Args:
+      followed: whether also over training.
+    """
     test = f"+{VARIANT.value}" if VARIANT.value else ""
     first = [
         f"--config={CONFIG}:{run.variant}{test}",
@@ -109,27 +115,33 @@ def commands(run: Run, folder: pathlib.Path) -> Iterator[tuple[str, list[str]]]:
         if test and fields[0].startswith("--config.probe.label_fraction"):
             fields = ("--config.probe.label_fraction=0.5",)  # of 64 images
         yield f"probe_{name}.json", [*first, *fields, output, alone, "--task=probe"]
-    if TRACK.value and run.seed == 0 and run.variant in TRACKED:
-        fewer = ("--config.fid.count=1000", "--config.probe.times=11")
-        yield "track.json", [*first, *fid, *fewer, "--task=track"]
     yield "report.html", [*first, "--task=report"]
+    if followed:
+        fewer = ("--config.fid.count=1000", "--config.probe.times=11")
+        yield "track.json", [*first, *fid, *fewer, "--task=track,report"]
 
 
 def make(
-    run: Run, folder: pathlib.Path, cores: set[int], classifier: threading.Event
+    run: Run,
+    folder: pathlib.Path,
+    cores: set[int],
+    classifier: threading.Event,
+    followed: bool = False,
 ) -> bool:
     """Makes what of a run is not there yet; whether all of it is there then.
 
     Args:
-      classifier: set when the run that trains it has got so far, or has failed.
+      classifier: is set when the run that trains it has got so far.
+      followed: whether also over training.
     """
+    own = run.name == CLASSIFIER.split("/")[0]
     workdir = folder / run.name
     workdir.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder / "compiled")}
-    for done, words in commands(run, folder):
+    for done, words in commands(run, folder, followed):
         if (workdir / done).exists():
             continue
-        if "--task=fid" in words and run.name != CLASSIFIER.split("/")[0]:
+        if done == "fid.json" and not own:
             classifier.wait()
         logging.info("%s: %s", run.name, words[-1])
         with (workdir / "log.txt").open("a") as log:
@@ -143,7 +155,11 @@ def make(
         if ended.returncode:
             logging.error("%s: %s failed, see %s", run.name, words[-1], log.name)
             return False
+        if done == "fid.json" and own:
+            classifier.set()
         if done == "trained.txt":
+            if not (workdir / "checkpoints" / str(run.steps)).is_dir():
+                return False  # a signal stopped it
             with files.replacing(workdir / done) as part:
                 part.write_text(f"{run.steps} steps\n")
     shutil.rmtree(workdir / "features", ignore_errors=True)
@@ -159,13 +175,13 @@ def main(_) -> None:
     for number in range(PARALLEL.value):
         shares.put(set(cores[number :: PARALLEL.value]) or set(cores))
 
-    def one(run):
+    def one(run, followed=False):
         share = shares.get()
         try:
-            return make(run, folder, share, classifier)
+            return make(run, folder, share, classifier, followed)
         finally:
             shares.put(share)
-            if run.name == CLASSIFIER.split("/")[0]:
+            if run is wanted[0]:  # it may have failed: the others then say so
                 classifier.set()
 
     classifier = threading.Event()
@@ -173,6 +189,10 @@ def main(_) -> None:
         classifier.set()
     with concurrent.futures.ThreadPoolExecutor(PARALLEL.value) as pool:
         ready = all(list(pool.map(one, wanted)))
+        ablation_table.write(folder)
+        if TRACK.value:
+            some = [r for r in wanted if r.seed == 0 and r.variant in TRACKED]
+            ready &= all(list(pool.map(lambda run: one(run, followed=True), some)))
     ablation_table.write(folder)
     raise SystemExit(0 if ready else 1)
 

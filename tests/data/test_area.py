@@ -255,6 +255,7 @@ def opened(workdir, *words):
     return settings, Experiment(settings, workdir)
 
 
+@pytest.mark.slow
 def test_the_command_line_trains_on_it_and_later_tasks_keep_it(trained, caplog):
     workdir, folder = trained
     saved = json.loads((workdir / "config.json").read_text())

@@ -29,6 +29,7 @@ WHOLE = {
     "lightningdit": NETWORKS["lightningdit"](patch_size=2),
 }
 TRANSFORMERS = [name for name in WHOLE if "unet" not in name]
+SLOW = ("unet", "songunet", "lightningdit")
 OURS = ("self_condition", "summary_token")
 # What takes the condition, and of UViT the tokens.
 TAKERS = (
@@ -198,8 +199,8 @@ def gradients(network, params, fixed_tap=None):
 @pytest.mark.parametrize(
     "name",
     [
-        *("unet", "uvit", "dit", "lightningdit"),
-        pytest.param("songunet", marks=pytest.mark.slow),
+        *("uvit", "dit"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW),
     ],
 )
 def test_the_trunk_is_trained_through_it_unless_stopped(name):

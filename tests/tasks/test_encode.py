@@ -179,6 +179,7 @@ def test_samples_are_decoded_from_what_was_trained(trained, folder):
     np.testing.assert_allclose(decoded, np.clip(plain, -1, 1), atol=0.02)
 
 
+@pytest.mark.slow
 def test_images_of_the_same_set_are_probed(trained, vae):
     run(trained, "--task=probe,report", *vae, *IMAGES, "--config.data.folder=")
     probe = json.loads((trained / "probe.json").read_text())
@@ -195,6 +196,7 @@ def losses(workdir):
     return [row["loss"] for row in read_metrics(workdir) if "loss" in row]
 
 
+@pytest.mark.slow
 def test_latents_train_alike_where_they_stream(trained, root, vae, folder):
     flags = (*vae, "--config.data.name=latents", f"--config.data.folder={folder}")
     streams = ("--config.data.resident_bytes=0", "--config.train.sample_every=0")
@@ -203,6 +205,7 @@ def test_latents_train_alike_where_they_stream(trained, root, vae, folder):
     assert len(losses(trained)) >= 2
 
 
+@pytest.mark.slow
 def test_self_conditioning_and_self_distillation_train_on_latents(root, vae, folder):
     flags = (*vae, f"--config.data.folder={folder}")
     config = f"--config={CONFIGS / 'imagenet_latent.py'}:lightningdit_b+sc+csd+test"
@@ -242,6 +245,7 @@ def test_a_run_stays_with_its_latents(root, vae, folder, trained):
         run(trained, "--task=sample", *vae, "--config.autoencoder.scale=3")
 
 
+@pytest.mark.slow
 def test_flips_need_the_mirrored_images(root, vae):
     workdir = root / "plain"
     flags = ("--config.encode.mirrored=False", "--config.encode.dtype=float32")

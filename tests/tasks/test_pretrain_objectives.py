@@ -100,6 +100,7 @@ def test_metrics_of_every_term_are_in_every_row(whole):
         assert row["contrastive/spread"] > 0
 
 
+@pytest.mark.slow
 def test_a_collapse_is_said_once_or_ends_the_run(images, tmp_path, caplog, capsys):
     rank = "--config.objectives.contrastive.collapse_rank=1e6"
     stop = "--config.objectives.contrastive.stop_on_collapse=True"
@@ -144,6 +145,7 @@ def test_where_features_lie_and_when_to_stop_may_change(whole, everything, caplo
     assert "objectives.contrastive.weight=0.1: that is used, not 9.0" in caplog.text
 
 
+@pytest.mark.slow
 def test_features_of_a_network_are_computed_once(images, tmp_path, monkeypatch):
     fid_tools.write_network(tmp_path / "network")
     flags = (images, *ALIGNMENT, FEATURES.format(tmp_path / "network"))
@@ -226,6 +228,7 @@ def test_warped_images_have_no_features_of_their_own(images, tmp_path):
     assert "set config.train.augment_probability=0" in message
 
 
+@pytest.mark.slow
 def test_an_old_config_without_the_new_sections_goes_on(images, tmp_path, caplog):
     """Checkpoints of that time: tests/runtime/test_checkpoint.py."""
     additions.pretrain(tmp_path, 1, images)

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from ddae_jax import main
-from ddae_jax.runtime import log
+from ddae_jax.runtime import log, memory
 from ddae_jax.tasks.pretrain import source_search
 from ddae_jax.train import loop
 from tests.tools import additions
@@ -47,6 +47,7 @@ def test_the_tap_of_the_lowest_loss_is_taken_and_the_table_kept(searched):
     assert not log.read_metrics(searched)[-1]["step"] > 1
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_mean_of_the_second_half(images, tmp_path, monkeypatch):
     """Of five steps the last two, as a plain training's rows have them."""
     kept = []
@@ -114,6 +115,7 @@ def test_another_source_than_the_trained_one_is_said(
     assert source_of(workdir) == chosen
 
 
+@pytest.mark.slow
 def test_a_search_that_is_done_is_not_repeated_for_a_run_that_never_saved(
     searched, images, tmp_path, monkeypatch
 ):
@@ -184,11 +186,17 @@ def test_candidates_that_cannot_be_the_source_are_refused(images, tmp_path):
         assert "layer-0, layer-1" in message
 
 
-def test_what_cannot_be_trained_is_said_before_the_search(images, tmp_path):
+def test_what_cannot_be_trained_is_said_before_the_search(
+    images, tmp_path, monkeypatch
+):
     objective = (
         "--config.objectives.alignment.on=True",
         f"--config.objectives.alignment.features={tmp_path / 'none.npy'}",
     )
     message = additions.refusal(tmp_path / "run", images, AUTO, *objective)
     assert message.startswith("config.objectives.alignment.features: there is no file")
+    assert not (tmp_path / "run" / "source_search").exists()
+    monkeypatch.setattr(memory, "available", lambda: 1000)
+    message = additions.refusal(tmp_path / "run", images, AUTO)
+    assert message.startswith("config.train.batch_size: 8 images of 8x8x1 needs")
     assert not (tmp_path / "run" / "source_search").exists()

@@ -45,6 +45,7 @@ def test_two_optimiser_steps_match_plain_code():
     assert abs(metrics["self_alignment/cosine"]) < 1
 
 
+@pytest.mark.slow
 def test_the_distance_is_pytorchs_smooth_l1_and_no_gradient_reaches_the_average():
     torch = pytest.importorskip("torch", reason="torch is the reference here")
     recipe = tools.recipe_of(tools.DIT, ("self_alignment", TERM))
@@ -102,6 +103,7 @@ def test_the_shift_is_drawn_uniformly_below_its_largest():
     assert abs(shift.mean() - 0.15) < 0.01
 
 
+@pytest.mark.slow
 def test_maps_of_two_sizes_are_matched_by_position():
     objective = tools.changed(TERM, tap="out_1", teacher_tap="out_2")
     recipe = tools.recipe_of(tools.UNET, ("self_alignment", objective))

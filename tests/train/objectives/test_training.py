@@ -58,6 +58,7 @@ def test_weights_rise_linearly_over_their_share_of_the_training():
     assert Dispersive(weight=0.5).weight_at(jnp.float32(0)) == 0.5
 
 
+@pytest.mark.slow
 def test_a_weight_of_zero_trains_as_plain_training_does():
     batch, keys = tools.batch_of(), Keys.of(0)
     plain = tools.recipe_of(tools.DIT)
@@ -74,6 +75,7 @@ def test_a_weight_of_zero_trains_as_plain_training_does():
     assert "total_loss" not in found[0][3]
 
 
+@pytest.mark.slow
 def test_the_average_follows_by_its_decay_and_is_filled_up_after_the_tap():
     term = Contrastive(on=True, tap="layer-1", hidden=4, features=3, teacher_decay=0.7)
     recipe = tools.recipe_of(tools.DIT, ("contrastive", term))
@@ -119,6 +121,7 @@ def test_an_objective_draws_from_a_stream_of_its_own():
     assert not np.array_equal(both["one"]["view"], both["two"]["view"])
 
 
+@pytest.mark.slow
 def test_eight_devices_train_as_one_does(tmp_path):
     path = tmp_path / "eight.npz"
     done = subprocess.run(
@@ -138,6 +141,7 @@ def test_eight_devices_train_as_one_does(tmp_path):
     differences(eight, one)
 
 
+@pytest.mark.slow
 def test_accumulated_parts_train_as_a_whole_batch_does():
     whole = objective_runs.trained(objective_runs.BY_IMAGE)
     parts = objective_runs.trained(objective_runs.BY_IMAGE, accumulate=4)

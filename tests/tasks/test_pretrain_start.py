@@ -10,6 +10,7 @@ import pytest
 import ddae_jax
 from ddae_jax import main
 from ddae_jax.errors import UserError
+from ddae_jax.tasks.pretrain.start import Start
 from ddae_jax.train import loop
 from tests.tools import additions, golden_values
 from tests.tools import fid as fid_tools
@@ -74,6 +75,14 @@ def test_new_parameters_start_at_their_initial_values(continued, images, tmp_pat
     for name in ours:
         if "self_condition" in name:
             np.testing.assert_array_equal(ours[name], fresh[name], err_msg=name)
+
+
+def test_the_weights_are_not_kept_beside_those_being_trained():
+    begin = Start("old", 1, {"a/known": jax.numpy.ones(3)}, ("a/new",))
+    drawn = {"a": {"known": jax.numpy.zeros(3), "new": jax.numpy.zeros(2)}}
+    found = begin(drawn)["a"]
+    assert found["known"].sum() == 3 and found["new"].sum() == 0
+    assert not begin.params and begin.facts["new"] == ["a/new"]
 
 
 def test_the_first_outputs_are_those_of_the_old_model(continued, plain):

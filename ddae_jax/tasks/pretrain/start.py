@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
 
 import jax
 from absl import logging
@@ -26,7 +25,7 @@ _SHOWN = 12
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """Weights to begin with.
+    """Weights to begin with, once: then they are let go.
 
     Attributes:
       folder: that they come from.
@@ -37,7 +36,7 @@ class Start:
 
     folder: str
     step: int
-    params: Mapping[str, jax.Array]
+    params: dict[str, jax.Array]
     new: tuple[str, ...]
 
     @property
@@ -46,13 +45,15 @@ class Start:
         return {"folder": self.folder, "step": self.step, "new": list(self.new)}
 
     def __call__(self, drawn: dict) -> dict:
-        """Initial parameters -> those to begin with, on the same devices."""
+        """Initial parameters -> those to begin with, on the same devices.
+
+        The trainer keeps this object: it must not keep a copy of the weights.
+        """
         flat = flatten_dict(drawn, sep="/")
-        known = {
-            path: jax.device_put(array, flat[path].sharding)
-            for path, array in self.params.items()
-        }
-        return unflatten_dict(flat | known, sep="/")
+        while self.params:
+            path, array = self.params.popitem()
+            flat[path] = jax.device_put(array, flat[path].sharding)
+        return unflatten_dict(flat, sep="/")
 
 
 def find(experiment: Experiment, shape: tuple[int, ...]) -> Start:

@@ -147,7 +147,8 @@ class Contrastive(Objective):
             view, labels = augment_edm.augment(of_view, x0, self.augment_probability)
             return drawn | {"view": view, "augment_labels": labels}
         keys = augment.example_keys(of_view, jnp.arange(len(x0)))
-        return drawn | {"view": _strong_view(x0.shape[-1])(keys, x0)}
+        colours = images.dtype == jnp.uint8 and x0.shape[-1] in (1, 3)
+        return drawn | {"view": _strong_view(colours)(keys, x0)}
 
     def __call__(
         self, own: dict, teacher: dict, drawn: Any, student: Pass
@@ -216,14 +217,14 @@ class Contrastive(Objective):
         return Projection((self.hidden, self.features), batch_norm=True)
 
 
-def _strong_view(channels: int) -> StrongAugment:
+def _strong_view(colours: bool) -> StrongAugment:
     """What a weak view is compared with.
 
     Latents have neither colours nor pixels to blur, and a mirrored latent is not that
     of the mirrored image: they are cropped alone. The posterior is drawn anew for the
     view, and the mirrored copy taken by a coin of its own. Our choice.
     """
-    if channels in (1, 3):
+    if colours:
         return StrongAugment()
     return StrongAugment(
         jitter_probability=0.0, grey_probability=0.0, blur_probability=0.0, flip=False

@@ -12,6 +12,7 @@ from ddae_jax.data import augment, augment_edm
 from ddae_jax.data import source as data_source
 from ddae_jax.errors import UserError
 from ddae_jax.models.self_conditioning import SelfConditioning
+from ddae_jax.train.objectives.base import Examples
 from ddae_jax.train.objectives.contrastive import Contrastive, info_nce
 from ddae_jax.train.objectives.projection import Projection
 from ddae_jax.train.step import Keys
@@ -74,6 +75,7 @@ def test_without_an_image_under_little_noise_there_is_no_loss_and_no_gradient():
     assert value == 0 and not gradient.any()
 
 
+@pytest.mark.slow
 def test_loss_and_heads_are_those_of_moco_v3_in_pytorch():
     torch = pytest.importorskip("torch", reason="torch is the reference here")
     x, keys = RNG.standard_normal((2, 16, 5)).astype(np.float32)
@@ -222,6 +224,15 @@ def test_views_are_of_the_same_image_and_noises_differ(views):
     assert float(jnp.abs(view).max()) <= 1 + 1e-3
 
 
+def test_latents_of_three_channels_are_no_colours():
+    latents = jnp.full((8, *tools.SHAPE), 5.0)
+    examples = Examples(latents, latents, jnp.ones(8))
+    denoiser = tools.denoiser_of(tools.UNET)
+    drawn = TERM.draw(jax.random.key(0), latents, {}, examples, denoiser)
+    np.testing.assert_allclose(drawn["view"], latents, rtol=1e-5)  # cropped alone
+
+
+@pytest.mark.slow
 def test_collapsed_features_leave_every_gradient_finite():
     objective = tools.changed(TERM, tap="layer-1")
     recipe = tools.recipe_of(tools.DIT, ("contrastive", objective))
@@ -237,6 +248,7 @@ def test_collapsed_features_leave_every_gradient_finite():
         assert np.isfinite(leaf).all()
 
 
+@pytest.mark.slow
 def test_the_average_holds_what_the_tap_needs_and_no_more():
     recipe = tools.recipe_of(tools.UNET, ("contrastive", TERM))
     state = tools.state_of(recipe, tools.batch_of())

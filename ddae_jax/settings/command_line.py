@@ -69,6 +69,7 @@ def parse(argv: Sequence[str], define: Callable[[flags.FlagValues], None]) -> Co
     config = config_files.load(values.config) if values.config else None
     earlier = saved.read(pathlib.Path(values.workdir)) if values.workdir else None
     config = config or _start(values, tasks, earlier)
+    schema.complete(config)  # what is saved may register, too
     if "import" in tasks:  # what an earlier file needed is not this one's
         schema.reset(config, "import_weights")
     config = _override(config, given)
@@ -78,6 +79,7 @@ def parse(argv: Sequence[str], define: Callable[[flags.FlagValues], None]) -> Co
     workdir = pathlib.Path(values.workdir or f"runs/{config.name}{variant}")
     if not values.workdir:
         earlier = saved.read(workdir)
+        schema.complete(config)
     if earlier is not None:
         config = saved.keep_trained(config, earlier, workdir)
     settings = schema.build(config, tasks)

@@ -59,6 +59,17 @@ def sections() -> dict[str, type]:
     return own | tasks
 
 
+def complete(config: ConfigDict) -> None:
+    """Adds the fields of what was registered after the config was made."""
+    with config.unlocked():
+        for name, cls in sections().items():
+            if name not in config:
+                config[name] = _section(cls)
+            for inner, inner_cls in fields.sections(cls).items():
+                if inner not in config[name]:
+                    config[name][inner] = _section(inner_cls)
+
+
 def choices(config: ConfigDict, section: str) -> Mapping[str, type]:
     """Name -> class of what `network`, `process` or `sampler` can be."""
     if section == "sampler":

@@ -11,7 +11,9 @@ from ddae_jax import main
 from ddae_jax.diffusion.edm import EDM
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import Experiment
-from ddae_jax.settings import command_line, plain
+from ddae_jax.settings import command_line, plain, schema
+from ddae_jax.train.objectives import OBJECTIVES
+from ddae_jax.train.objectives.dispersive import Dispersive
 from tests.conftest import ROOT
 
 DIGITS = str(ROOT / "configs" / "digits.py")
@@ -346,3 +348,11 @@ def test_the_projects_own_configs_are_found_by_name_anywhere():
     )
     with pytest.raises(UserError, match="mean 'digits'"):
         parse("--config=digist")
+
+
+def test_a_config_gets_what_was_registered_after_it(monkeypatch):
+    config = schema.default()
+    monkeypatch.setitem(OBJECTIVES, "late", Dispersive)
+    schema.complete(config)
+    assert config.is_locked and not config.objectives.late.on
+    assert schema.build(config).section("objectives").late == Dispersive()

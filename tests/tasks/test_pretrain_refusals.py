@@ -40,6 +40,10 @@ def images(tmp_path_factory):
             "config.objectives.dispersive.on: it compares the images of a whole batch",
         ),
         (
+            (ON.format("dispersive"), "--config.train.batch_size=1"),
+            "config.objectives.dispersive.on: it compares images, and config.train.b",
+        ),
+        (
             (
                 ON.format("self_alignment"),
                 "--config.objectives.self_alignment.tap=layer-1",

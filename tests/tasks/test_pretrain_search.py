@@ -196,7 +196,7 @@ def test_what_cannot_be_trained_is_said_before_the_search(
     message = additions.refusal(tmp_path / "run", images, AUTO, *objective)
     assert message.startswith("config.objectives.alignment.features: there is no file")
     assert not (tmp_path / "run" / "source_search").exists()
-    monkeypatch.setattr(memory, "available", lambda: 1000)
+    monkeypatch.setattr(memory, "available", lambda: 4000)
     message = additions.refusal(tmp_path / "run", images, AUTO)
     assert message.startswith("config.train.batch_size: 8 images of 8x8x1 needs")
     assert not (tmp_path / "run" / "source_search").exists()

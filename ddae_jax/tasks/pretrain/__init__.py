@@ -35,7 +35,9 @@ def run(experiment: Experiment) -> Experiment:
     experiment.describe_data(source, started_from={} if first else None)
     if source_search.is_wanted(experiment):
         # What cannot be trained is said before the search.
-        _objectives(source_search.candidates(experiment)[0], source)
+        candidate = source_search.candidates(experiment)[0]
+        _objectives(candidate, source)
+        _check_network(candidate, source)
         experiment = source_search.resolved(experiment, source)
     objectives, beside = _objectives(experiment, source)
     recipe = experiment.train_step(len(source.class_names), objectives)
@@ -105,6 +107,10 @@ def _objectives(
     found, beside = [], {}
     for name, objective in experiment.objectives:
         where = f"config.objectives.{name}"
+        if objective.compares_images and train.batch_size < 2:
+            raise UserError(
+                f"{where}.on: it compares images, and config.train.batch_size is 1"
+            )
         if objective.compares_images and train.accumulate > 1:
             raise UserError(
                 f"{where}.on: it compares the images of a whole batch, which "
@@ -122,24 +128,30 @@ def _objectives(
     return tuple(found), beside
 
 
-def _describe_network(
-    experiment: Experiment, recipe: TrainStep, source: Source
-) -> None:
-    """Says what is trained, in the log and in parameters.txt.
+def _check_network(experiment: Experiment, source: Source) -> dict:
+    """Returns the shapes of the parameters.
 
     Raises:
       UserError: the network cannot take the images, or the training not the memory.
     """
     train, shape = experiment.settings.train, source.image_shape
     try:
-        shapes = recipe.denoiser.parameter_shapes(shape)
+        shapes = experiment.denoiser.parameter_shapes(shape)
     except (TypeError, ValueError) as error:
         reason = str(error).split("\n")[0]
         raise UserError(
             f"config.network: not for images of {shape}: {reason}"
         ) from error
     part = train.batch_size // train.accumulate
-    memory.check_training(recipe.denoiser, shape, part)
+    memory.check_training(experiment.denoiser, shape, part)
+    return shapes
+
+
+def _describe_network(
+    experiment: Experiment, recipe: TrainStep, source: Source
+) -> None:
+    """Says what is trained, in the log and in parameters.txt; see `_check_network`."""
+    shape, shapes = source.image_shape, _check_network(experiment, source)
     if jax.process_index() == 0:
         overview = parameter_overview.get_parameter_overview(
             shapes, include_stats=False

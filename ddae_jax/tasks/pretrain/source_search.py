@@ -5,7 +5,6 @@ training loss falls lowest. The tap that is best for a probe can be another one.
 """
 
 import dataclasses
-import json
 import shutil
 
 import jax
@@ -157,8 +156,7 @@ def _loss(experiment: Experiment, source: Source, tap: str, identity: str) -> fl
         begin = start.find(candidate, source.image_shape)
     trainer = Pretraining(recipe, experiment.feed(source), train.accumulate, begin)
     loop.fit(folder, trainer, plan)
-    rows = (folder / log.FILE).read_text().splitlines()
-    return float(json.loads(rows[-1])["loss"])
+    return float(log.read_metrics(folder)[-1]["loss"])
 
 
 def _write(experiment, losses, chosen, identity) -> None:

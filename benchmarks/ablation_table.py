@@ -44,8 +44,9 @@ def _loss(low: float, high: float) -> Callable[[pathlib.Path], float]:
 
 
 def _rate(folder):
-    rows = [json.loads(row) for row in (folder / log.FILE).read_text().splitlines()]
-    return float(np.median([row["images_per_second"] for row in rows]))
+    # A row that only a first call of the compiled program made has no rate.
+    rates = [row.get("images_per_second") for row in log.read_metrics(folder)]
+    return float(np.median([rate for rate in rates if rate is not None]))
 
 
 def _accuracy(name: str) -> Callable[[pathlib.Path], float]:

@@ -12,7 +12,7 @@ from ddae_jax.diffusion.edm import EDM
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import Experiment
 from ddae_jax.settings import command_line, plain, schema
-from ddae_jax.train.objectives import OBJECTIVES
+from ddae_jax.train.objectives import OBJECTIVES, chosen
 from ddae_jax.train.objectives.dispersive import Dispersive
 from tests.conftest import ROOT
 
@@ -356,3 +356,12 @@ def test_a_config_gets_what_was_registered_after_it(monkeypatch):
     schema.complete(config)
     assert config.is_locked and not config.objectives.late.on
     assert schema.build(config).section("objectives").late == Dispersive()
+
+
+def test_settings_stay_what_they_are_when_more_is_registered(monkeypatch):
+    config = schema.default()
+    config.objectives.dispersive.on = True
+    settings = schema.build(config)
+    monkeypatch.setitem(OBJECTIVES, "late", Dispersive)
+    ((name, objective),) = chosen(settings.section("objectives"))
+    assert (name, objective) == ("dispersive", Dispersive(on=True))

@@ -58,7 +58,8 @@ def section() -> type:
 
 def chosen(settings: Any) -> tuple[tuple[str, Objective], ...]:
     """(name, objective) of those that are on, of an instance of `section`."""
-    found = ((name, getattr(settings, name)) for name in OBJECTIVES)
+    names = fields.sections(type(settings))  # others may be registered by now
+    found = ((name, getattr(settings, name)) for name in names)
     return tuple((name, objective) for name, objective in found if objective.on)
 
 

@@ -48,6 +48,14 @@ class Source:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def check_images(self) -> None:
+        """Raises a UserError where rows are no images."""
+        if not self.form.are_images:
+            raise UserError(
+                f"config.data.name: {self.name} holds no images; name the images that "
+                "were encoded"
+            )
+
     def read(
         self, indices: Int[np.ndarray, "batch"] | Sequence[int]
     ) -> Num[np.ndarray, "batch height width channels"]:

@@ -64,11 +64,7 @@ class Trained:
 
     def check_images(self, source: Source) -> None:
         """Raises a UserError where `encoder` cannot take the images of `source`."""
-        if not source.form.are_images:
-            raise UserError(
-                f"config.data.name: {source.name} holds no images; name the images "
-                "that were encoded"
-            )
+        source.check_images()
         given = tuple(source.image_shape)
         wanted = f"the checkpoint was trained on {self.image_shape}"
         if self.latents is not None:

@@ -187,9 +187,12 @@ def test_images_of_the_same_set_are_probed(trained, vae):
     assert "digits (latents)" in (trained / "report.html").read_text()
 
 
-def test_latents_are_no_images_to_probe(trained, vae, folder):
+@pytest.mark.parametrize(
+    "flags", [("--task=probe",), ("--task=fid", "--config.fid.features=classifier")]
+)
+def test_latents_are_no_images_to_measure(trained, vae, flags):
     with pytest.raises(UserError, match=r"config\.data\.name: .* holds no images"):
-        run(trained, "--task=probe", *vae)
+        run(trained, *flags, *vae)
 
 
 def losses(workdir):

@@ -162,6 +162,7 @@ def _other_metrics(experiment, measure, samples) -> tuple[list[tuple], dict]:
 def _of_test_images(experiment: Experiment, measure: Measure) -> tuple:
     """The distance of real images that the network never saw: what is within reach."""
     source: Source = experiment.source("test")
+    source.check_images()
     measure.network.check_images("config.data", source.image_shape)
     fid_reference.check_count(experiment, "config.data: test images", len(source))
     batches = fid_features.source_batches(

@@ -63,6 +63,7 @@ def feature_network(experiment: Experiment) -> FeatureNetwork:
 def _classifier(experiment: Experiment, folder: pathlib.Path) -> layer_chain.ChainFile:
     """Reads the classifier of the training set, or trains it."""
     source = experiment.source("train")
+    source.check_images()
     steps, seed = (
         experiment.settings.fid.classifier_steps,
         experiment.settings.fid.classifier_seed,

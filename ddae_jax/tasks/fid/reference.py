@@ -106,6 +106,7 @@ def prepare(
     given = experiment.settings.fid.reference
     if not given:
         source = experiment.source("train")
+        source.check_images()
         name = f"training set of {source.name}, {len(source):,} images"
         images = Images(source, name, of_source(source))
         network.check_images("config.data", source.image_shape)

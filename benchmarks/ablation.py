@@ -22,6 +22,7 @@ from absl import app, flags, logging
 
 from benchmarks import ablation_table
 from ddae_jax.runtime import files
+from ddae_jax.weights import layer_chain
 
 CONFIG = "configs/fashion_mnist_16.py"
 # Variant and its seeds: three where the claim is tested, one elsewhere.
@@ -185,7 +186,9 @@ def main(_) -> None:
                 classifier.set()
 
     classifier = threading.Event()
-    if (folder / CLASSIFIER).is_dir() or PARALLEL.value < 2:
+    trained = (folder / CLASSIFIER / layer_chain.DESCRIPTION).is_file()
+    comes = any(run.name == CLASSIFIER.split("/")[0] for run in wanted)
+    if trained or not comes or PARALLEL.value < 2:
         classifier.set()
     with concurrent.futures.ThreadPoolExecutor(PARALLEL.value) as pool:
         ready = all(list(pool.map(one, wanted)))

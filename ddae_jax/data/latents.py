@@ -25,6 +25,7 @@ from ddae_jax.runtime import files
 NAME = "latents"
 ABOUT = "latents.json"
 TASK = "--task=encode"
+_AT_ONCE = 256  # images in float64, for the statistics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,7 +194,9 @@ def load(
 
 def _all_rows(encoded: Encoded, folder: pathlib.Path) -> Iterator[np.ndarray]:
     for start in encoded.starts("train"):
-        yield encoded.rows(folder, "train", start)
+        rows = encoded.rows(folder, "train", start)
+        for first in range(0, len(rows), _AT_ONCE):
+            yield rows[first : first + _AT_ONCE]
 
 
 def _mapped(path: pathlib.Path, shape: Sequence[int], dtype: str) -> np.ndarray:

@@ -10,20 +10,18 @@ from ddae_jax.runtime import exits
 
 def define_flags(values: flags.FlagValues) -> None:
     """Defines the flags beside --config.FIELD."""
-    flags.DEFINE_string(
-        "config", None, "FILE[:VARIANT] with get_config.", flag_values=values
-    )
-    flags.DEFINE_string(
-        "workdir", None, "Results; default runs/NAME-VARIANT.", flag_values=values
-    )
-    flags.DEFINE_string(
-        "task", None, "Comma-separated; default: the config's.", flag_values=values
-    )
-    flags.DEFINE_string(
-        "coordinator", None, "HOST:PORT of process 0, or auto.", flag_values=values
-    )
+    texts = {
+        "config": "FILE[:VARIANT] with get_config.",
+        "workdir": "Results; default runs/NAME-VARIANT.",
+        "task": "Comma-separated; default: the config's.",
+        "coordinator": "HOST:PORT of process 0, or auto.",
+        "local_devices": "GPUs of this process: 0,1; default: all.",
+    }
+    for name, help in texts.items():
+        flags.DEFINE_string(name, None, help, flag_values=values)
     for name, help in (("process_count", "Of this run."), ("process_index", "Of it.")):
         flags.DEFINE_integer(name, None, help, flag_values=values)
+    flags.DEFINE_bool("preflight", False, "Before the tasks.", flag_values=values)
     flags.DEFINE_bool("help", False, "Show this.", short_name="h", flag_values=values)
 
 
@@ -45,23 +43,27 @@ def run(argv: list[str]) -> None:
     Raises:
       UserError: one line for the user.
     """
-    from ddae_jax.runtime import files, log, parallel
+    from ddae_jax.runtime import files, joining, log, parallel
     from ddae_jax.settings import command_line
     from ddae_jax.tasks import TASKS
 
     log.to_stderr()
     command = command_line.parse(argv, define_flags)
-    parallel.initialize(
-        command.flags.coordinator,
-        command.flags.process_count,
-        command.flags.process_index,
+    given, asked = command.flags, command.settings.preflight
+    joining.join(
+        given.coordinator,
+        given.process_count,
+        given.process_index,
+        given.local_devices,
+        hosts=asked.hosts,
+        seconds=asked.join_seconds,
     )
     from ddae_jax.experiment import Experiment
 
     with files.only_run_in(command.workdir):
         command_line.save(command)
         experiment = Experiment(command.settings, command.workdir)
-        for name in command.tasks:
+        for name in ("preflight",) * given.preflight + command.tasks:
             logging.info("task %s in %s", name, command.workdir)
             experiment = TASKS[name].load()(experiment) or experiment
             parallel.all_processes(True)  # what process 0 wrote is there for the next

@@ -1,9 +1,12 @@
-"""A run that cannot go on says so in one line: after Ctrl-C, or on a full disk."""
+"""A run that cannot go on says so in one line: after Ctrl-C, on a full disk, or where
+what it waits for does not come."""
 
+import contextlib
 import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from typing import NoReturn
 
 
@@ -26,6 +29,22 @@ def leave(line: str, status: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+@contextlib.contextmanager
+def limit(seconds: float, line: str, status: int = 2) -> Iterator[None]:
+    """Leaves the process with this line where the block takes longer.
+
+    Whatever it waits for, collectives of jax included, as long as that lets other
+    threads of Python run.
+    """
+    watch = threading.Timer(seconds, leave, (line, status))
+    watch.daemon = True
+    watch.start()
+    try:
+        yield
+    finally:
+        watch.cancel()
 
 
 def _interrupt(*_):

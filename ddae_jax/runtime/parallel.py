@@ -13,38 +13,6 @@ BATCH_AXES = ("data", "fsdp")
 FSDP_MIN_SIZE = 1 << 12
 
 
-def initialize(
-    coordinator: str | None, process_count: int | None, process_index: int | None
-) -> None:
-    """Joins the processes of one run. Without a coordinator, this process is alone.
-
-    `coordinator` is HOST:PORT of process 0, or "auto" where the cluster tells jax
-    itself (TPU pods, SLURM).
-
-    Raises:
-      UserError: a count or an index without a coordinator, or the other way round; or
-        the processes do not find each other.
-    """
-    numbers = (process_count, process_index)
-    if coordinator is None:
-        if numbers != (None, None):
-            raise UserError(
-                "--process_count, --process_index: they need --coordinator=HOST:PORT"
-            )
-        return
-    if coordinator != "auto" and None in numbers:
-        raise UserError(
-            f"--coordinator={coordinator}: give --process_count and --process_index, "
-            "or --coordinator=auto where the cluster tells them"
-        )
-    address = None if coordinator == "auto" else coordinator
-    try:
-        jax.distributed.initialize(address, *numbers)
-    except (ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"--coordinator={coordinator}: {reason}") from error
-
-
 def all_processes(flag: bool) -> bool:
     """Whether `flag` holds on every process; none goes on before all are here."""
     if jax.process_count() == 1:

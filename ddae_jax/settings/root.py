@@ -19,6 +19,7 @@ from ddae_jax.settings.import_weights import ImportSettings
 from ddae_jax.settings.mesh import MeshSettings
 from ddae_jax.settings.noisy_classifier import NoisyClassifierSettings
 from ddae_jax.settings.predict import PredictSettings
+from ddae_jax.settings.preflight import PreflightSettings
 from ddae_jax.settings.probe import ProbeSettings
 from ddae_jax.settings.sample import SampleSettings
 from ddae_jax.settings.source_search import SourceSearchSettings
@@ -62,6 +63,7 @@ class Settings:
     train: TrainSettings = TrainSettings()
     source_search: SourceSearchSettings = SourceSearchSettings()
     mesh: MeshSettings = MeshSettings()
+    preflight: PreflightSettings = PreflightSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
     sample: SampleSettings = SampleSettings()
     probe: ProbeSettings = ProbeSettings()

@@ -31,6 +31,7 @@ class Task:
 
 _HERE = __name__
 TASKS = {
+    "preflight": Task("check machines and network", f"{_HERE}.preflight"),
     "prepare": Task("download a TFDS data set", f"{_HERE}.prepare"),
     "import": Task("read a published checkpoint", f"{_HERE}.import_weights"),
     "encode": Task("latents of a data set", f"{_HERE}.encode"),

@@ -1,4 +1,4 @@
-"""Stopping on SIGTERM and on Ctrl-C when the state has been saved."""
+"""Stopping on SIGTERM, SIGUSR1 and Ctrl-C when the state has been saved."""
 
 import signal
 import threading
@@ -9,7 +9,8 @@ import jax
 class StopSignal:
     """Notes SIGTERM and Ctrl-C within a `with`; a second Ctrl-C interrupts at once.
 
-    With several processes, jax agrees on a common step to stop at after SIGTERM.
+    SIGUSR1, which clusters send before the time is up, counts as SIGTERM. With several
+    processes, jax agrees on a common step to stop at after SIGTERM.
 
     Attributes:
       status: to exit with: 0 after SIGTERM, 130 after Ctrl-C, None without a signal.
@@ -21,8 +22,11 @@ class StopSignal:
         # Signals reach the main thread, which alone may ask for them.
         main_thread = threading.current_thread() is threading.main_thread()
         if jax.process_count() == 1 and main_thread:
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
                 self._old[number] = signal.signal(number, self._note)
+        elif main_thread:  # jax itself listens to SIGTERM
+            old = signal.signal(signal.SIGUSR1, _as_sigterm)
+            self._old[signal.SIGUSR1] = old
         return self
 
     def __exit__(self, *_):
@@ -37,7 +41,7 @@ class StopSignal:
     @property
     def noted(self) -> bool:
         """Whether a signal has come to this process, which is alone."""
-        return bool(self._old) and self.status is not None
+        return jax.process_count() == 1 and self.status is not None
 
     def __call__(self, step: int, checkpoints) -> bool:
         """Whether to save and stop after `step`; asked by all processes."""
@@ -45,3 +49,7 @@ class StopSignal:
             self.status = 0
             return checkpoints.reached_preemption(step)
         return self.status is not None
+
+
+def _as_sigterm(*_):
+    signal.raise_signal(signal.SIGTERM)

@@ -40,7 +40,9 @@ def test_steps_are_counted_and_a_second_call_finds_them_done(tmp_path):
     assert int(loop.fit(tmp_path, Counting(), plan)["count"]) == 5
 
 
-@pytest.mark.parametrize(("number", "status"), [("SIGTERM", 0), ("SIGINT", 130)])
+@pytest.mark.parametrize(
+    ("number", "status"), [("SIGTERM", 0), ("SIGUSR1", 0), ("SIGINT", 130)]
+)
 def test_a_signal_after_the_last_step_is_not_lost(tmp_path, number, status):
     def send(state, step):
         os.kill(os.getpid(), signal.Signals[number])

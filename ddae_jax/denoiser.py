@@ -178,6 +178,13 @@ class Denoiser:
 
         return output, {name: find(paths[name]) for name in names}
 
+    def any_labels(self, count: int) -> Labels | None:
+        """Labels to trace a program with: None, where the network can do without."""
+        network = self.network
+        if network.num_classes and network.null_label is None:
+            return jnp.zeros(count, jnp.int32)
+        return None
+
     def tap_shapes(
         self, image_shape: Sequence[int], names: Sequence[str]
     ) -> dict[str, jax.ShapeDtypeStruct]:
@@ -185,7 +192,9 @@ class Denoiser:
         images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
         time = jax.ShapeDtypeStruct((1,), jnp.float32)
         return jax.eval_shape(
-            lambda params, x_t, time: self.taps(params, x_t, time, names),
+            lambda params, x_t, time: self.taps(
+                params, x_t, time, names, self.any_labels(1)
+            ),
             self.parameter_shapes(image_shape),
             images,
             time,
@@ -219,7 +228,8 @@ class Denoiser:
         def output(leaves):
             params = unflatten_dict(dict(zip(shapes, leaves, strict=True)), sep="/")
             images = jnp.zeros((1, *image_shape))
-            return self.taps(params, images, jnp.ones(1), (tap,))[tap]
+            labels = self.any_labels(1)
+            return self.taps(params, images, jnp.ones(1), (tap,), labels)[tap]
 
         program = jax.make_jaxpr(output)(list(shapes.values())).jaxpr
         needed = set(_variables(program.outvars))

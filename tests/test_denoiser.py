@@ -10,9 +10,13 @@ from ddae_jax.diffusion.ddpm import DDPM
 from ddae_jax.diffusion.edm import EDM
 from ddae_jax.diffusion.learned_variance import LearnedVarianceDDPM
 from ddae_jax.errors import UserError
+from ddae_jax.experiment import memory
 from ddae_jax.models.dit import DiT
 from ddae_jax.models.edm2 import EDM2UNet
+from ddae_jax.models.self_conditioning import SelfConditioning
 from ddae_jax.models.unet import UNet
+from ddae_jax.models.uvit import UViT
+from ddae_jax.tasks.pretrain import overhead
 from tests.tools import networks as tools
 
 SHAPE = (2, 8, 8, 3)
@@ -135,3 +139,16 @@ def test_a_dropout_key_means_training():
     plain = output(params, IMAGES, TIME)
     trained = output(params, IMAGES, TIME, dropout_key=jax.random.key(0))
     assert np.any(np.asarray(plain != trained))
+
+
+def test_a_network_that_needs_classes_is_described_without_any():
+    section = SelfConditioning(tap="block_1")
+    network = UViT(num_classes=3, null_class=False, self_condition=section).tiny()
+    denoiser = Denoiser(network, DDPM())
+    shape = (8, 8, 3)
+    assert denoiser.tap_shapes(shape, ["block_1"])["block_1"].shape[0] == 1
+    used = denoiser.used_parameters(shape, "block_0")
+    assert any("label" in path for path in used)
+    assert not any("block_2" in path for path in used)
+    assert min(memory.training_bytes(denoiser, shape, 2)) > 0
+    assert "self-conditioning by" in overhead.of_self_conditioning(denoiser, shape)

@@ -27,7 +27,9 @@ def training_bytes(
     def kept(params, x0, noise, time, seed):
         def loss(params):
             key = jax.random.key(seed)
-            return denoiser.loss(params, x0, noise, time, dropout_key=key).mean()
+            labels = denoiser.any_labels(batch_size)
+            losses = denoiser.loss(params, x0, noise, time, labels, dropout_key=key)
+            return losses.mean()
 
         _, backward = jax.vjp(loss, params)
         return backward

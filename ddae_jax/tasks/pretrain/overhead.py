@@ -28,7 +28,7 @@ def of_self_conditioning(denoiser: Denoiser, image_shape: Sequence[int]) -> str:
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     time = jax.ShapeDtypeStruct((1,), jnp.float32)
     lowered = jax.jit(denoiser.output).lower(
-        denoiser.parameter_shapes(image_shape), images, time
+        denoiser.parameter_shapes(image_shape), images, time, denoiser.any_labels(1)
     )
     all_parameters = denoiser.parameter_count(image_shape)
     line = (

@@ -171,6 +171,8 @@ def main(_) -> None:
     """Makes all runs, then the table of those that are whole."""
     folder = pathlib.Path(FOLDER.value)
     wanted = [run for run in runs(STEPS.value) if ONLY.value in run.name]
+    if not wanted:
+        raise app.UsageError(f"--only={ONLY.value}: no run has that in its name")
     cores = sorted(os.sched_getaffinity(0))
     shares: queue.Queue[set[int]] = queue.Queue()
     for number in range(PARALLEL.value):

@@ -24,6 +24,7 @@ from ddae_jax.settings.fields import setting
 class SelfConditioning:
     """Settings of DDAE++'s self-conditioning; not Chen et al.'s, see above.
 
+    The time's embedding is, in UNets, all that the condition holds at the source.
     What the default tap is, the mean, the scale, the normalisation and where the result
     is added are our choices, for the paper's are not public.
     """

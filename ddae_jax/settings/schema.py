@@ -261,6 +261,7 @@ def _section(cls: type, **first: str) -> ConfigDict:
 
 
 def _put(config: ConfigDict, path: str, value: Any) -> None:
+    """Sets SECTION.FIELD of a config."""
     *sections, field = path.split(".")
     for section in sections:
         config = config[section]
@@ -275,12 +276,9 @@ def _placed(kind: Any, value: Any) -> Any:
 
 
 def _checked(where: str, value: Any, kind: Any, bounds: Bounds) -> Any:
-    plain = fields.without_none(kind)
-    if plain is float and isinstance(value, int) and not isinstance(value, bool):
-        fields.check(where, value, kind, bounds)
-        return float(value)
     fields.check(where, value, kind, bounds)
-    return value
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return float(value) if whole and fields.without_none(kind) is float else value
 
 
 def _values(where: str, cls: type, section: ConfigDict) -> dict[str, Any]:

@@ -145,6 +145,26 @@ def test_where_features_lie_and_when_to_stop_may_change(whole, everything, caplo
     assert "objectives.contrastive.weight=0.1: that is used, not 9.0" in caplog.text
 
 
+def test_a_run_goes_on_with_the_features_that_it_was_trained_with(
+    images, tmp_path, capsys
+):
+    flags = [images, *ALIGNMENT]
+    given = save_features(tmp_path / "features.npy", additions.COUNT, 5)
+    additions.pretrain(tmp_path / "run", 1, *flags, given)
+    np.save(tmp_path / "moved.npy", np.load(tmp_path / "features.npy"))
+    np.save(tmp_path / "other.npy", 1 + np.load(tmp_path / "features.npy"))
+    additions.pretrain(
+        tmp_path / "run", 2, *flags, FEATURES.format(tmp_path / "moved.npy")
+    )
+    command = additions.words(
+        tmp_path / "run", 3, *flags, FEATURES.format(tmp_path / "other.npy")
+    )
+    with pytest.raises(SystemExit):
+        main.main(["main", *command])
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if "error" in x]
+    assert "config.objectives.alignment.features: not what" in line
+
+
 @pytest.mark.slow
 def test_features_of_a_network_are_computed_once(images, tmp_path, monkeypatch):
     fid_tools.write_network(tmp_path / "network")

@@ -62,7 +62,7 @@ def images(tmp_path_factory):
                 "--config.train.class_conditional=True",
                 "--config.train.label_dropout=0",
             ),
-            "config.objectives.contrastive.views are compared without classes",
+            "config.objectives.contrastive.on: views are compared without classes",
         ),
     ],
 )

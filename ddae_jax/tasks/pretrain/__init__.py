@@ -1,5 +1,7 @@
 """Trains a denoiser by diffusion on images without labels."""
 
+import functools
+
 import jax
 import numpy as np
 from absl import logging
@@ -13,10 +15,7 @@ from ddae_jax.runtime import checkpoint, parallel
 from ddae_jax.tasks import sample
 from ddae_jax.tasks.pretrain import overhead, source_search, start, targets, watch
 from ddae_jax.train import loop
-from ddae_jax.train.objective_state import Named
-from ddae_jax.train.objectives.alignment import Alignment
 from ddae_jax.train.objectives.base import Setup
-from ddae_jax.train.objectives.contrastive import Contrastive
 from ddae_jax.train.plan import Every, Hook, Measured, Plan
 from ddae_jax.train.pretraining import Pretraining
 from ddae_jax.train.step import TrainStep
@@ -36,11 +35,16 @@ def run(experiment: Experiment) -> Experiment:
     if source_search.is_wanted(experiment):
         # What cannot be trained is said before the search.
         candidate = source_search.candidates(experiment)[0]
-        _objectives(candidate, source)
+        _beside(candidate, source)
         _check_network(candidate, source)
         experiment = source_search.resolved(experiment, source)
-    objectives, beside = _objectives(experiment, source)
-    recipe = experiment.train_step(len(source.class_names), objectives)
+    begin = None
+    if train.start_from and first:
+        begin = start.find(experiment, source.image_shape)
+        experiment.describe_data(source, started_from=begin.facts)
+    beside = _beside(experiment, source)
+    targets.check_same(experiment, beside, first)
+    recipe = experiment.train_step(len(source.class_names))
     _describe_network(experiment, recipe, source)
     plan = Plan(
         title="pretrain",
@@ -53,16 +57,12 @@ def run(experiment: Experiment) -> Experiment:
         lower="train.learning_rate",
     )
     hooks = tuple(
-        watch.hook(experiment, name, objective, source)
-        for name, objective in objectives
-        if isinstance(objective, Contrastive)
+        watch.hook(experiment, name, watched, source)
+        for name, objective in experiment.objectives
+        if (watched := objective.watch(experiment.denoiser)) is not None
     )
     if train.sample_every:
         hooks += (_pictures(experiment, recipe, source),)
-    begin = None
-    if train.start_from and first:
-        begin = start.find(experiment, source.image_shape)
-        experiment.describe_data(source, started_from=begin.facts)
     feed = experiment.feed(source, beside)
     trainer = Pretraining(recipe, feed, train.accumulate, begin)
     loop.fit(experiment.workdir, trainer, plan, hooks)
@@ -87,10 +87,8 @@ def _check_settings(experiment: Experiment, source: Source) -> None:
         )
 
 
-def _objectives(
-    experiment: Experiment, source: Source
-) -> tuple[Named, dict[str, np.ndarray]]:
-    """The terms beside the denoising loss, and arrays that belong to the images.
+def _beside(experiment: Experiment, source: Source) -> dict[str, np.ndarray]:
+    """Arrays that belong to the images, of the terms beside the denoising loss.
 
     Raises:
       UserError: names the field of a term that this run cannot have.
@@ -102,9 +100,11 @@ def _objectives(
         train.batch_size,
         train.accumulate,
         train.class_conditional,
+        train.label_dropout,
         train.augment_probability,
+        functools.partial(targets.computed, experiment, source),
     )
-    found, beside = [], {}
+    beside = {}
     for name, objective in experiment.objectives:
         where = f"config.objectives.{name}"
         if objective.compares_images and train.batch_size < 2:
@@ -116,16 +116,13 @@ def _objectives(
                 f"{where}.on: it compares the images of a whole batch, which "
                 "config.train.accumulate would split"
             )
-        if isinstance(objective, Alignment):
-            objective = targets.computed(experiment, name, objective, source)
         try:
             objective.check(setup)
             arrays = objective.arrays(setup)
         except UserError as error:
             raise UserError(f"{where}.{error}") from error
         beside |= {f"{name}/{key}": array for key, array in arrays.items()}
-        found.append((name, objective))
-    return tuple(found), beside
+    return beside
 
 
 def _check_network(experiment: Experiment, source: Source) -> dict:

@@ -66,13 +66,15 @@ def find(experiment: Experiment, shape: tuple[int, ...]) -> Start:
       UserError: no run or exported weights are there, or they are of another network,
         process or images.
     """
-    folder = experiment.settings.train.start_from
+    folder = str(pathlib.Path(experiment.settings.train.start_from).expanduser())
     if pathlib.Path(folder).resolve() == experiment.workdir.resolve():
         raise UserError(f"{_FIELD}: {folder} is the workdir itself")
     try:
         found = model.load(folder, step=experiment.settings.train.start_step)
     except UserError as error:
-        raise UserError(f"{_FIELD}: {error}") from error
+        # The other run's checkpoint is named by a field of ours.
+        told = str(error).replace("config.checkpoint.step", "train.start_step")
+        raise UserError(f"{_FIELD}: {told}") from error
     _check_described(experiment, found, shape)
     flat = flatten_dict(found.params, sep="/")
     wanted = flatten_dict(experiment.denoiser.parameter_shapes(shape), sep="/")

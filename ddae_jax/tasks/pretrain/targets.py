@@ -1,8 +1,8 @@
-"""Features of a network in a folder, computed once, for the term `alignment`."""
+"""Features of a network in a folder, computed once, for terms that align with them."""
 
 import contextlib
-import dataclasses
 import pathlib
+from collections.abc import Mapping
 
 import jax
 import numpy as np
@@ -15,39 +15,32 @@ from ddae_jax.features.encode import evaluation_inputs
 from ddae_jax.runtime import compiler, files, log, parallel
 from ddae_jax.runtime.identity import of
 from ddae_jax.tasks.fid.feature_network import chain_network
-from ddae_jax.train.objectives.alignment import Alignment
 from ddae_jax.weights import layer_chain
 
 FOLDER = "alignment_features"
+BESIDE = "beside.json"
+_SAMPLED = 64
 
 
 def computed(
-    experiment: Experiment, name: str, objective: Alignment, source: Source
-) -> Alignment:
-    """`objective` with the features of its network in a file of the workdir.
-
-    Where `objective.features` is no folder, it is the name of a file already.
+    experiment: Experiment, source: Source, folder: pathlib.Path
+) -> pathlib.Path:
+    """The file in the workdir with the features of a network for every image.
 
     Raises:
       UserError: the folder holds no feature network, or one of other images.
     """
-    if not objective.features:
-        return objective
-    path = pathlib.Path(objective.features).expanduser()
-    if not path.is_dir():
-        return dataclasses.replace(objective, features=str(path))
-    field = f"config.objectives.{name}.features"
     try:
-        network = chain_network(layer_chain.read(path))
+        network = chain_network(layer_chain.read(folder))
     except UserError as error:
-        raise UserError(f"{field}: {error}") from error
-    network.check_images(field, source.image_shape)
+        raise UserError(f"features: {error}") from error
+    network.check_images("features", source.image_shape)
     identity = of(network=dict(network.facts), images=of_source(source))
     file = experiment.workdir / FOLDER / f"{identity}.npy"
     if not parallel.all_processes(file.exists()):
         _write(experiment, file, network, source)
         parallel.all_processes(True)
-    return dataclasses.replace(objective, features=str(file))
+    return file
 
 
 def _write(experiment, file, network, source) -> None:
@@ -67,3 +60,34 @@ def _write(experiment, file, network, source) -> None:
                 array[start : start + batch_size] = features[: len(source) - start]
         if first:
             array.flush()
+
+
+def check_same(
+    experiment: Experiment, beside: Mapping[str, np.ndarray], first: bool
+) -> None:
+    """Notes what lies beside the images; a run that goes on must have the same.
+
+    Args:
+      beside: "OBJECTIVE/NAME" -> array in the order of the set.
+      first: whether the run begins; else it has a checkpoint.
+
+    Raises:
+      UserError: an array is another one than the run was trained with.
+    """
+    now = {name: _identity(array) for name, array in beside.items()}
+    known = files.read_json(experiment.workdir / BESIDE) or {}
+    for name, identity in now.items():
+        if not first and known.get(name, identity) != identity:
+            field = name.replace("/", ".")
+            raise UserError(
+                f"config.objectives.{field}: not what {experiment.workdir} was trained "
+                "with"
+            )
+    if now and (first or now != known):
+        experiment.write_json(BESIDE, now)
+
+
+def _identity(array: np.ndarray) -> str:
+    """Of its form and of some rows: all of them may be far too much to read."""
+    rows = np.linspace(0, len(array) - 1, min(len(array), _SAMPLED)).astype(int)
+    return of(shape=array.shape, kind=str(array.dtype), rows=np.asarray(array[rows]))

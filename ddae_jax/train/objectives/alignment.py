@@ -74,7 +74,10 @@ class Alignment(Objective):
 
     def arrays(self, setup: Setup) -> dict[str, np.ndarray]:
         """Opens the file; its rows are read as they are needed."""
-        return {"features": open_features(self.features, len(setup.source))}
+        file, folder = self.features, pathlib.Path(self.features).expanduser()
+        if file and folder.is_dir():
+            file = str(setup.features_of(folder))
+        return {"features": open_features(file, len(setup.source))}
 
     def init(
         self,

@@ -2,7 +2,8 @@
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+import pathlib
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import flax.struct
@@ -81,7 +82,9 @@ class Setup:
       batch_size: images of a step.
       accumulate: parts of a batch that are worked off one after the other.
       conditional: whether the network is given the classes.
+      label_dropout: share of the images whose class it is not given.
       augment_probability: of each EDM augmentation.
+      features_of: folder of a feature network -> file with its features of the set.
     """
 
     denoiser: Denoiser
@@ -89,7 +92,26 @@ class Setup:
     batch_size: int
     accumulate: int
     conditional: bool
+    label_dropout: float
     augment_probability: float
+    features_of: Callable[[pathlib.Path], pathlib.Path]
+
+
+@dataclasses.dataclass(frozen=True)
+class Watch:
+    """How features are watched while they are trained.
+
+    Attributes:
+      tap: whose.
+      noise_level: sigma/alpha under which they are taken.
+      collapse_rank: effective rank below which they have collapsed.
+      stop: end the run then; else it is said once.
+    """
+
+    tap: str
+    noise_level: float
+    collapse_rank: float
+    stop: bool
 
 
 def on_setting() -> Any:
@@ -195,6 +217,10 @@ class Objective(abc.ABC):
           examples: of the denoising loss.
         """
         return {}
+
+    def watch(self, denoiser: Denoiser) -> Watch | None:
+        """How a tap is watched that this term may collapse; None: not at all."""
+        return None
 
     @abc.abstractmethod
     def __call__(

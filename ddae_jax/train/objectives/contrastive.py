@@ -24,7 +24,7 @@ from ddae_jax.metrics.contrastive import normalise
 from ddae_jax.models.pooling import pool
 from ddae_jax.settings.fields import setting
 from ddae_jax.train.objectives import base
-from ddae_jax.train.objectives.base import Examples, Objective, Pass, Setup
+from ddae_jax.train.objectives.base import Examples, Objective, Pass, Setup, Watch
 from ddae_jax.train.objectives.projection import Projection
 from ddae_jax.train.window import Metrics, single
 
@@ -103,8 +103,13 @@ class Contrastive(Objective):
             )
         if setup.conditional and network.null_label is None:
             raise UserError(
-                'views are compared without classes, and this network has no "no '
+                'on: views are compared without classes, and this network has no "no '
                 'class": train it without classes, or with a null class'
+            )
+        if setup.conditional and not setup.label_dropout:
+            raise UserError(
+                "on: images whose class the network is told are not compared; set "
+                "config.train.label_dropout above 0"
             )
 
     def init(
@@ -127,6 +132,15 @@ class Contrastive(Objective):
     def averaged_tap(self, denoiser: Denoiser) -> str:
         """The one that is compared."""
         return self.source_tap(denoiser)
+
+    def watch(self, denoiser: Denoiser) -> Watch:
+        """The tap that is compared, under the noise that the average sees."""
+        return Watch(
+            self.source_tap(denoiser),
+            self.teacher_noise,
+            self.collapse_rank,
+            self.stop_on_collapse,
+        )
 
     def draw(
         self,
@@ -153,7 +167,11 @@ class Contrastive(Objective):
     def __call__(
         self, own: dict, teacher: dict, drawn: Any, student: Pass
     ) -> tuple[Float[Array, ""], Metrics]:
-        """Returns the symmetric InfoNCE of the images under little enough noise."""
+        """Returns the symmetric InfoNCE of the images under little enough noise.
+
+        Of the training pass, those alone whose class the network was not told: a class
+        would give the partner away.
+        """
         denoiser, examples = student.denoiser, student.examples
         name = self.source_tap(denoiser)
         extra = denoiser.network.extra_tokens
@@ -174,9 +192,11 @@ class Contrastive(Objective):
             weights = {"params": teacher["projector"]}
             return self._projector.apply(weights, pool(taps[name], extra))
 
-        first = pool(student.taps[name], extra)
+        first, of_first = pool(student.taps[name], extra), counts
+        if examples.labels is not None:
+            of_first &= examples.labels == denoiser.network.null_label
         key_of_second = average(drawn["view"], drawn["second_noise"], labels)
-        found = [info_nce(online(first), key_of_second, counts, self.temperature)]
+        found = [info_nce(online(first), key_of_second, of_first, self.temperature)]
         if self.symmetric:
             x_t = denoiser.process.add_noise(
                 drawn["view"], drawn["student_noise"], examples.time
@@ -204,7 +224,8 @@ class Contrastive(Objective):
         for part in ("accuracy", "cosine"):
             values = [getattr(one, part) for one in found]
             metrics[part] = Average.from_model_output(
-                jnp.concatenate(values), jnp.concatenate([counts] * len(found))
+                jnp.concatenate(values),
+                jnp.concatenate([of_first, counts][: len(found)]),
             )
         return loss, metrics
 

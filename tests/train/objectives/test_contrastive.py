@@ -12,6 +12,7 @@ from ddae_jax.data import augment, augment_edm
 from ddae_jax.data import source as data_source
 from ddae_jax.errors import UserError
 from ddae_jax.models.self_conditioning import SelfConditioning
+from ddae_jax.train import objective_state
 from ddae_jax.train.objectives.base import Examples
 from ddae_jax.train.objectives.contrastive import Contrastive, info_nce
 from ddae_jax.train.objectives.projection import Projection
@@ -277,11 +278,41 @@ def source_of(channels):
     return dataclasses.replace(source, image_shape=(8, 8, channels))
 
 
+def test_images_whose_class_is_told_are_not_compared():
+    network = tools.DIT.clone(num_classes=3)
+    objective = tools.changed(TERM, tap="layer-1", symmetric=False, noise_limit=1e6)
+    recipe = tools.recipe_of(network, ("contrastive", objective))
+    batch = tools.batch_of()
+    state = tools.state_of(recipe, batch)
+    count = len(batch.images)
+    told = np.arange(count) % 2
+    labels = jnp.where(told, 0, network.null_label)
+    x0 = jnp.asarray(RNG.standard_normal((count, *tools.SHAPE)), jnp.float32)
+    examples = Examples(x0, x0, jnp.ones(count), labels)
+    taps = {"layer-1": jnp.asarray(RNG.standard_normal((count, 16, 32)), jnp.float32)}
+    drawn = {"view": x0, "first_noise": x0, "second_noise": x0}
+    one = state.objectives["contrastive"]
+    _, metrics = objective(
+        one.params,
+        objective_state.teacher_of(one, state.params),
+        drawn,
+        tools.pass_of(recipe, state, examples, taps),
+    )
+    assert metrics["cosine"].count == count - told.sum()
+
+
 @pytest.mark.parametrize(
     "changes, network, channels, setup, message",
     [
         ({"views": "edm"}, tools.UNET, 3, {}, "views: edm needs .*augment_probability"),
         ({}, tools.UNET, 3, {"conditional": True}, "views are compared without class"),
+        (
+            {},
+            tools.DIT.clone(num_classes=3),
+            3,
+            {"conditional": True, "label_dropout": 0.0},
+            "config.train.label_dropout above 0",
+        ),
     ],
 )
 def test_what_the_network_cannot_serve_is_said_before_training(

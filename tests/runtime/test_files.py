@@ -51,6 +51,15 @@ def test_one_run_at_a_time_in_a_folder(tmp_path):
         assert [path.name for path in workdir.iterdir()] == [".lock"]
 
 
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(UserError, match=r"--workdir: .*file/run: Not a directory"),
+        files.only_run_in(tmp_path / "file" / "run"),
+    ):
+        pass
+
+
 def test_a_full_disk_is_known_through_what_libraries_make_of_it():
     full = OSError(errno.ENOSPC, "No space left on device")
     wrapped = ValueError("RESOURCE_EXHAUSTED: write: No space left on device")

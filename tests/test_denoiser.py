@@ -88,6 +88,7 @@ def test_the_learned_log_variance_weights_the_loss():
     assert np.ptp(u) > 0
 
 
+@pytest.mark.slow
 def test_new_parameters_are_projected_already():
     denoiser = Denoiser(EDM2UNet(weight_normalization=True).tiny(), EDM())
     key = jax.random.key(0, impl="rbg")  # compiles fast

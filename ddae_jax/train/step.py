@@ -50,8 +50,11 @@ class Keys:
     @classmethod
     def of(cls, seed: int) -> "Keys":
         """Those of a seed."""
-        names = ("train/step", "train/objectives", "train/posterior")
-        return cls(*(stream(seed, name) for name in names))
+        return cls(
+            stream(seed, "train/step"),
+            stream(seed, "train/objectives"),
+            stream(seed, "train/posterior"),
+        )
 
 
 @dataclasses.dataclass(frozen=True)

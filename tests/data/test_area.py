@@ -269,6 +269,7 @@ def test_the_command_line_trains_on_it_and_later_tasks_keep_it(trained, caplog):
     assert np.abs(source.images - mean(given, 16, 16)).max() <= 0.5 + 1e-9
 
 
+@pytest.mark.slow
 def test_a_workdir_without_the_field_is_bicubic(trained, caplog):
     workdir, _ = trained
     path = workdir / "config.json"

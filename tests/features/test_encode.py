@@ -125,6 +125,7 @@ def flops(function, *shapes):
     return compiled.cost_analysis()["flops"]
 
 
+@pytest.mark.slow
 def test_a_grid_costs_little_more_than_its_deepest_tap_and_out_6_less_than_all():
     denoiser = Denoiser(UNet(), DDPM())
     params = jax.eval_shape(

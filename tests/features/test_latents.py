@@ -70,6 +70,7 @@ def test_resize_is_pillows(size):
     assert difference.max() <= (0 if size == (32, 32) else 1)
 
 
+@pytest.mark.slow
 def test_features_are_those_of_the_scaled_latents(model, images):
     assert model.latents.image_shape == (16, 16, 3)
     ours = model.features(images, tap="layer-1", noise_level=0.5)

@@ -29,6 +29,12 @@ WHOLE = {
     "lightningdit": NETWORKS["lightningdit"](patch_size=2),
 }
 TRANSFORMERS = [name for name in WHOLE if "unet" not in name]
+# Compiling these takes longest.
+LONG = ("unet, convolutions between", "songunet", "lightningdit", "uvit, classes")
+EVERY = [
+    pytest.param(name, marks=pytest.mark.slow) if name in LONG else name
+    for name in WHOLE
+]
 SLOW = ("unet", "songunet", "lightningdit")
 OURS = ("self_condition", "summary_token")
 # What takes the condition, and of UViT the tokens.
@@ -96,7 +102,7 @@ def rederived(settings, params, tap, embedding, extra_tokens):
     return added
 
 
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("name", EVERY)
 def test_switched_off_or_new_it_is_the_plain_network(name):
     plain, on = tiny(name, ""), tiny(name)
     assert plain == WHOLE[name].tiny() and plain.self_condition_source() == ""
@@ -146,7 +152,7 @@ def test_the_module_is_its_rederivation(shape, summary, time_scaling):
     np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("name", EVERY)
 def test_all_that_comes_later_takes_it_and_nothing_else(name):
     for tap in tiny(name).self_condition_taps():
         network = tiny(name, tap)
@@ -247,7 +253,7 @@ def test_taps_up_to_the_source_do_without_it(name):
         assert np.any(slopes[tap]["projection"]["kernel"]) == later, tap
 
 
-@pytest.mark.parametrize("name", TRANSFORMERS)
+@pytest.mark.parametrize("name", EVERY[-len(TRANSFORMERS) :])
 def test_a_summary_token_comes_first_and_is_no_part_of_the_image(name):
     plain, network = tiny(name, ""), tiny(name, summary="cls")
     assert network.extra_tokens == plain.extra_tokens + 1

@@ -63,6 +63,7 @@ def test_sizes_that_do_not_exist_are_refused(field, value):
         WideResNet(10, **{field: value})
 
 
+@pytest.mark.slow
 def test_images_are_standardised_one_by_one():
     rng = np.random.default_rng(0)
     images = rng.normal(3, [[[[5.0]]], [[[1e-4]]], [[[0.0]]]], (3, 4, 5, 2))

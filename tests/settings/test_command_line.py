@@ -316,6 +316,7 @@ def test_every_command_is_noted(trained):
     assert all(line.startswith("python -m ddae_jax.main") for line in lines)
 
 
+@pytest.mark.slow
 def test_a_later_task_without_a_checkpoint_says_what_to_do(tmp_path):
     words = (TINY, f"--workdir={tmp_path}", "--task=sample")
     status, lines, _ = run(*words)

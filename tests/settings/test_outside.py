@@ -144,6 +144,7 @@ def run(package, *words, status=0):
     return done.stderr
 
 
+@pytest.mark.slow
 def test_a_package_of_the_users_own_trains_samples_probes_and_goes_on(
     package, tmp_path
 ):

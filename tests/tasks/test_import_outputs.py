@@ -51,7 +51,17 @@ def import_golden(name, root):
     return Imported(name, root / "w")
 
 
-@pytest.fixture(scope="module", params=DENOISERS)
+# Compiling these takes longest.
+LONG = ("edm_ddpmpp_small", "edm_ncsnpp_small", "unet_small_bigup", "edm2_e_small")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=pytest.mark.slow) if name in LONG else name
+        for name in DENOISERS
+    ],
+)
 def imported(request, tmp_path_factory):
     return import_golden(request.param, tmp_path_factory.mktemp(request.param))
 

@@ -16,6 +16,8 @@ from ddae_jax.tasks.noisy_classifier import result as noisy_classifier_result
 from tests.tools import runs as run_tools
 from tests.tools.experiments import experiment_of
 
+pytestmark = pytest.mark.slow
+
 
 def default_config(network="unet", process="ddpm"):
     return schema.default(network, process)

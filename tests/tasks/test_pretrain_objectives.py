@@ -80,6 +80,7 @@ def test_killed_and_resumed_with_every_objective_is_bitwise_the_same(
     assert rows[0] == rows[1]
 
 
+@pytest.mark.slow
 def test_metrics_of_every_term_are_in_every_row(whole):
     rows = log.read_metrics(whole)
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
@@ -121,6 +122,7 @@ def test_a_collapse_is_said_once_or_ends_the_run(images, tmp_path, caplog, capsy
     assert run_tools.saved_state(tmp_path, 2)["['step']"] == 2
 
 
+@pytest.mark.slow
 def test_where_features_lie_and_when_to_stop_may_change(whole, everything, caplog):
     changes = (
         FEATURES.format("elsewhere.npy"),

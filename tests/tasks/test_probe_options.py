@@ -45,6 +45,7 @@ def refused(folder, capsys, *fields):
 ALONE = "probe.baselines=False"
 
 
+@pytest.mark.slow
 def test_every_classifier_runs_beside_the_others(probe_workdir, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(probe_workdir, folder)

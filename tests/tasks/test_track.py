@@ -13,6 +13,8 @@ from tests.tools import compilations
 from tests.tools import fid as fid_tools
 from tests.tools import runs as run_tools
 
+pytestmark = pytest.mark.slow
+
 FLAGS = (
     *run_tools.TINY,
     "--config.probe.classifier=ridge",

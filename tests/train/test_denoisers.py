@@ -72,6 +72,7 @@ def test_labels_reach_a_conditional_network_and_fixed_parameters_stay():
     assert count == total - first.params["positions"]["table"].size
 
 
+@pytest.mark.slow
 def test_edm2_learns_the_weight_of_its_loss_and_keeps_unit_weights():
     network = EDM2UNet(
         image_channels=1, channels=32, channel_multipliers=(1,), attention=(False,),
@@ -91,6 +92,7 @@ def test_edm2_learns_the_weight_of_its_loss_and_keeps_unit_weights():
     assert variance[0] != variance[1]
 
 
+@pytest.mark.slow
 def test_augmentation_labels_reach_the_network():
     network = UNet(image_channels=3, augment_channels=9, **TINY_UNET)
     first, state = train(network, EDM(), (8, 8, 3), augment_probability=0.5, flip=True)

@@ -23,7 +23,13 @@ def cosines(predicted, target):
     return (predicted * target).sum(-1) / lengths[0] / lengths[1]
 
 
-@pytest.mark.parametrize("features", [MAPS, POOLED], ids=["maps", "pooled"])
+@pytest.mark.parametrize(
+    "features",
+    [
+        pytest.param(MAPS, id="maps", marks=pytest.mark.slow),
+        pytest.param(POOLED, id="pooled"),
+    ],
+)
 def test_two_optimiser_steps_match_plain_code(features):
     recipe = tools.recipe_of(tools.DIT, ("alignment", TERM), flip=True)
 
@@ -66,7 +72,13 @@ def test_larger_grids_are_those_of_pytorch():
         np.testing.assert_allclose(found, theirs.permute(0, 2, 3, 1), atol=1e-5)
 
 
-@pytest.mark.parametrize("features", [MAPS, POOLED], ids=["maps", "pooled"])
+@pytest.mark.parametrize(
+    "features",
+    [
+        pytest.param(MAPS, id="maps", marks=pytest.mark.slow),
+        pytest.param(POOLED, id="pooled"),
+    ],
+)
 def test_equal_or_empty_features_leave_every_gradient_finite(features):
     recipe = tools.recipe_of(tools.DIT, ("alignment", TERM))
     batch = tools.batch_of({"alignment/features": features})

@@ -104,6 +104,7 @@ def test_the_average_follows_by_its_decay_and_is_filled_up_after_the_tap():
     tools.close(new.teacher["projector"], projector)
 
 
+@pytest.mark.slow
 def test_an_objective_draws_from_a_stream_of_its_own():
     batch, keys = tools.batch_of(), Keys.of(0)
     term = Contrastive(on=True, tap="layer-1")

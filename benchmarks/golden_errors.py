@@ -119,16 +119,20 @@ def replace_table(text: str, rows: list[str]) -> str:
     return "\n".join([*lines[:start], *rows, *lines[stop:]]) + "\n"
 
 
-def main(argv):
-    """Prints the table, or writes it."""
-    del argv
-    jax.config.update("jax_default_matmul_precision", "highest")
-    rows = table()
+def write_or_print(rows: list[str]) -> None:
+    """Replaces the table of these headers in --write, or prints it."""
     if WRITE.value:
         path = pathlib.Path(WRITE.value)
         path.write_text(replace_table(path.read_text(), rows))
     else:
         print("\n".join(rows))
+
+
+def main(argv):
+    """Prints the table, or writes it."""
+    del argv
+    jax.config.update("jax_default_matmul_precision", "highest")
+    write_or_print(table())
 
 
 if __name__ == "__main__":

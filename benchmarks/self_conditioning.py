@@ -6,14 +6,13 @@ Nothing is run: parameters are counted by shape, FLOPs in the program of one ima
 forward pass, before the compiler changes it.
 """
 
-import pathlib
 from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 from absl import app
 
-from benchmarks.golden_errors import WRITE, replace_table
+from benchmarks.golden_errors import write_or_print
 from benchmarks.networks import NAMED
 from ddae_jax.models.base import Network
 from ddae_jax.models.self_conditioning import SelfConditioning
@@ -75,12 +74,8 @@ def row(name: str) -> str:
 def main(argv):
     """Prints the table, or writes it."""
     del argv
-    rows = [HEADER, "|" + "---|" * (HEADER.count("|") - 1), *map(row, SIZES)]
-    if WRITE.value:
-        path = pathlib.Path(WRITE.value)
-        path.write_text(replace_table(path.read_text(), rows))
-    else:
-        print("\n".join(rows))
+    rule = "|" + "---|" * (HEADER.count("|") - 1)
+    write_or_print([HEADER, rule, *map(row, SIZES)])
 
 
 if __name__ == "__main__":

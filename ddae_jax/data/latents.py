@@ -201,15 +201,9 @@ def _all_rows(encoded: Encoded, folder: pathlib.Path) -> Iterator[np.ndarray]:
 
 def _mapped(path: pathlib.Path, shape: Sequence[int], dtype: str) -> np.ndarray:
     try:
-        files.check_regular(path)
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = files.map_array(path)
     except FileNotFoundError as error:
         raise UserError(f"{path}: missing; {TASK} writes it") from error
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(f"{path}: damaged .npy file: {reason}") from error
-    if not isinstance(array, np.ndarray):  # an archive under this name
-        raise UserError(f"{path}: damaged .npy file: it holds several arrays")
     if array.shape != tuple(shape) or array.dtype != dtype:
         raise UserError(
             f"{path}: {array.dtype}{array.shape}, but {ABOUT} says {dtype}"

@@ -13,6 +13,7 @@ from ddae_jax.diffusion.process import Process
 from ddae_jax.diffusion.respaced import Respaced
 from ddae_jax.diffusion.sampler import Sampler
 from ddae_jax.errors import UserError
+from ddae_jax.runtime.registry import check_class
 
 PROCESSES: dict[str, type[Process]] = {
     "ddpm": DDPM,
@@ -40,10 +41,10 @@ def register_process(
       samplers: name in a config -> class; the first is the default.
 
     Raises:
-      UserError: the name belongs to another process, or there is no sampler.
+      UserError: the name belongs to another process, the class is no whole `Process`,
+        or there is no sampler.
     """
-    if PROCESSES.get(name, process) is not process:
-        raise UserError(f"process {name!r} is {PROCESSES[name].__name__} already")
+    check_class("process", name, process, Process, PROCESSES)
     if not samplers:
         raise UserError(f"process {name!r} has no sampler")
     PROCESSES[name] = process

@@ -23,7 +23,8 @@ from ddae_jax.features.latents import Latents
 from ddae_jax.runtime import checkpoint, files, parallel
 from ddae_jax.runtime.random import stream
 from ddae_jax.settings.root import Settings
-from ddae_jax.train import objectives, optimizers
+from ddae_jax.train import objectives as train_objectives
+from ddae_jax.train import optimizers
 from ddae_jax.train import state as train_state
 from ddae_jax.train.feed import Feed
 from ddae_jax.train.objective_state import Named
@@ -125,7 +126,7 @@ class Experiment:
     @property
     def objectives(self) -> Named:
         """(name, term of the training loss) of those that are on."""
-        return objectives.chosen(self.settings.section("objectives"))
+        return train_objectives.chosen(self.settings.section("objectives"))
 
     def train_step(
         self, class_count: int, objectives: Named | None = None

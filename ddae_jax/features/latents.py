@@ -123,13 +123,17 @@ class Latents:
         """
 
         def encode(images):
-            images = resize(images, *self.image_shape[:2])
-            mean, log_variance = self.autoencoder.apply(
-                {"params": params}, images, method="encode"
-            )
-            return jnp.concatenate([mean, jnp.exp(0.5 * log_variance)], axis=-1)
+            return jnp.concatenate(self._posterior(params, images), axis=-1)
 
         return in_pieces(encode, self.batch_size, images)
+
+    def _posterior(self, params, images):
+        """Means and standard deviations."""
+        images = resize(images, *self.image_shape[:2])
+        mean, log_variance = self.autoencoder.apply(
+            {"params": params}, images, method="encode"
+        )
+        return mean, jnp.exp(0.5 * log_variance)
 
     def encode(
         self,
@@ -145,12 +149,9 @@ class Latents:
         """
 
         def encode(images, noise):
-            images = resize(images, *self.image_shape[:2])
-            mean, log_variance = self.autoencoder.apply(
-                {"params": params}, images, method="encode"
-            )
+            mean, std = self._posterior(params, images)
             if self.sample_posterior:
-                mean = mean + jnp.exp(0.5 * log_variance) * noise
+                mean = mean + std * noise
             return normalised(mean, self.scale, self.shift)
 
         return in_pieces(encode, self.batch_size, images, noise)

@@ -7,14 +7,29 @@ import json
 import os
 import pathlib
 import stat
+import tokenize
 import uuid
+import zipfile
 from collections.abc import Iterator, Mapping
 from typing import BinaryIO
 
 import jax
+import numpy as np
+from jaxtyping import Shaped
 
 from ddae_jax.errors import UserError
 
+# What numpy raises at .npy files that it cannot read.
+_DAMAGED_ARRAY = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    SyntaxError,
+    RecursionError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+)
 NO_SPACE = os.strerror(errno.ENOSPC)
 DISK_IS_FULL = (
     "no space left on the disk; what was saved before stays, and the same command goes "
@@ -79,6 +94,26 @@ def check_regular(path: str | os.PathLike) -> None:
       OSError: it is not there, or cannot be asked.
     """
     _check_mode(path, os.stat(path).st_mode)
+
+
+def map_array(path: str | os.PathLike) -> Shaped[np.ndarray, "..."]:
+    """Maps the array of a .npy file; nothing in it is run, and nothing read yet.
+
+    Raises:
+      FileNotFoundError: there is none.
+      UserError: it holds no array.
+    """
+    try:
+        check_regular(path)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise
+    except _DAMAGED_ARRAY as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"{path}: not an .npy array: {reason}") from error
+    if not isinstance(array, np.ndarray):  # an archive under this name
+        raise UserError(f"{path}: not an .npy array, but an archive")
+    return array
 
 
 @contextlib.contextmanager

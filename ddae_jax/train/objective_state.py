@@ -1,42 +1,26 @@
-"""What objectives carry from step to step: parameters of their own, and averages."""
+"""How what objectives carry begins, and follows from step to step."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
 from ddae_jax.denoiser import Denoiser
 from ddae_jax.runtime import compiler, parallel
 from ddae_jax.runtime.random import name_hash
 from ddae_jax.train.objectives.base import Objective, stopped
 from ddae_jax.train.optimizers import Optimizer
+from ddae_jax.train.state import ObjectiveState, averaged
 
 _DENOISER = "denoiser"
 
 Named = tuple[tuple[str, Objective], ...]
 Rows = tuple[tuple[str, jax.ShapeDtypeStruct], ...]
-
-
-@flax.struct.dataclass
-class ObjectiveState:
-    """What an objective carries from step to step.
-
-    Attributes:
-      params: that it trains beside the denoiser's.
-      opt_state: of their optimiser.
-      teacher: averages: "denoiser" -> path -> array, of the denoiser up to a tap; and
-        name -> tree, of those of its own that are averaged. {}: none.
-    """
-
-    params: dict
-    opt_state: optax.OptState
-    teacher: dict
 
 
 def first_states(
@@ -144,9 +128,3 @@ def next_state(
         }
         teacher = averaged(state.teacher, current, objective.teacher_decay)
     return ObjectiveState(own, opt_state, teacher)
-
-
-def averaged(average: Any, new: Any, decay: float | Float[Array, ""]) -> Any:
-    """The average after one more tree."""
-    # In this form parameters that never change stay bitwise what they are.
-    return jax.tree.map(lambda a, n: a + (1 - decay) * (n - a), average, new)

@@ -12,8 +12,23 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ddae_jax.denoiser import Denoiser
 from ddae_jax.runtime import compiler, parallel
-from ddae_jax.train.objective_state import ObjectiveState
 from ddae_jax.train.optimizers import Optimizer
+
+
+@flax.struct.dataclass
+class ObjectiveState:
+    """What an objective carries from step to step.
+
+    Attributes:
+      params: that it trains beside the denoiser's.
+      opt_state: of their optimiser.
+      teacher: averages: "denoiser" -> path -> array, of the denoiser up to a tap; and
+        name -> tree, of those of its own that are averaged. {}: none.
+    """
+
+    params: dict
+    opt_state: optax.OptState
+    teacher: dict
 
 
 @flax.struct.dataclass
@@ -57,6 +72,12 @@ def ema_decay(step: Int[Array, ""], cap: float, warmup: bool) -> Float[Array, ""
     if not warmup:
         return jnp.float32(cap)
     return jnp.minimum(cap, 1 - (1 + step.astype(jnp.float32)) ** (-2 / 3))
+
+
+def averaged(average: Any, new: Any, decay: float | Float[Array, ""]) -> Any:
+    """The average after one more tree."""
+    # In this form parameters that never change stay bitwise what they are.
+    return jax.tree.map(lambda a, n: a + (1 - decay) * (n - a), average, new)
 
 
 def create(

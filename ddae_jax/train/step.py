@@ -17,7 +17,7 @@ from ddae_jax.train import objective_state
 from ddae_jax.train.feed import Batch
 from ddae_jax.train.objectives.base import Examples, Images, Objective, Pass, stopped
 from ddae_jax.train.optimizers import Optimizer
-from ddae_jax.train.state import TrainState, ema_decay
+from ddae_jax.train.state import TrainState, averaged, ema_decay
 from ddae_jax.train.window import Metrics, single
 
 # Edges of noise level (sigma/alpha) between which the loss is logged separately.
@@ -230,7 +230,7 @@ class TrainStep:
         )
         params = optax.apply_updates(state.params, updates)
         decay = ema_decay(state.step, self.ema_cap, self.ema_warmup)
-        ema = objective_state.averaged(state.ema, params, decay)
+        ema = averaged(state.ema, params, decay)
         objectives = {}
         for name, objective in self.objectives:
             objectives[name] = objective_state.next_state(

@@ -114,11 +114,11 @@ DAMAGE = {
     "scale of words": (lambda f: edit(f, scale="much"), "not what --task=encode"),
     "truncated": (
         lambda f: truncate(f / "train_00001.npy"),
-        "train_00001.npy: damaged",
+        "train_00001.npy: not an .npy array",
     ),
     "no array": (
         lambda f: (f / "train_00000.npy").write_bytes(b"x" * 100),
-        "train_00000.npy: damaged",
+        "train_00000.npy: not an .npy array",
     ),
     "missing": (lambda f: (f / "train_00002.npy").unlink(), "train_00002.npy: missing"),
     "wrong count": (lambda f: edit(f, counts={"train": 9}), r"int32\(10,\), but .*9"),

@@ -217,7 +217,7 @@ def test_files_that_hold_no_features_are_refused(images, tmp_path):
     for path, expected in [
         (text, "not an .npy array"),
         (pickled, "not an .npy array"),
-        (packed, "not an array of float"),
+        (packed, "but an archive"),
         (tmp_path / "none.npy", "there is no file"),
         (tmp_path / "folder", "network.json"),
     ]:

@@ -71,7 +71,7 @@ def changed(objective: Objective, **changes) -> Objective:
 def setup_of(network, source, **changes) -> Setup:
     """What an objective is checked with."""
     denoiser = denoiser_of(network)
-    setup = Setup(denoiser, source, COUNT, 1, False, 0.1, 0.0, lambda folder: folder)
+    setup = Setup(denoiser, source, False, 0.1, 0.0, lambda folder: folder)
     return dataclasses.replace(setup, **changes)
 
 

@@ -20,7 +20,7 @@ from ddae_jax.train import optimizers
 from ddae_jax.train import state as train_state
 from ddae_jax.train.feed import Batch, Feed, Steps, each
 from ddae_jax.train.optimizers import FromOptax, Optimizer, Schedule
-from ddae_jax.train.state import TrainState, ema_decay
+from ddae_jax.train.state import TrainState, averaged, ema_decay
 from ddae_jax.train.window import Metrics, single
 
 
@@ -169,8 +169,7 @@ class FinetuneStep:
         )
         params = optax.apply_updates(state.params, updates)
         decay = ema_decay(state.step, self.ema_cap, warmup=True)
-        # In this form parameters that never change stay bitwise what they are.
-        ema = jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), state.ema, params)
+        ema = averaged(state.ema, params, decay)
         network = self.classifier.denoiser.network
         params = params | {"network": network.project(params["network"])}
         metrics = {

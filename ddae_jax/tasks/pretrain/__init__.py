@@ -97,8 +97,6 @@ def _beside(experiment: Experiment, source: Source) -> dict[str, np.ndarray]:
     setup = Setup(
         experiment.denoiser,
         source,
-        train.batch_size,
-        train.accumulate,
         train.class_conditional,
         train.label_dropout,
         train.augment_probability,

@@ -12,8 +12,9 @@ from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import Experiment
 from ddae_jax.features.encode import evaluation_inputs
-from ddae_jax.runtime import compiler, files, log, parallel
+from ddae_jax.runtime import files, log, parallel
 from ddae_jax.runtime.identity import of
+from ddae_jax.tasks.fid.collect import extractor
 from ddae_jax.tasks.fid.feature_network import chain_network
 from ddae_jax.weights import layer_chain
 
@@ -44,7 +45,7 @@ def computed(
 
 
 def _write(experiment, file, network, source) -> None:
-    extract = compiler.jit(lambda params, images: network.apply(params, images)[0])
+    extract = extractor(network, experiment.mesh)
     batch_size = experiment.settings.train.batch_size
     inputs = evaluation_inputs(source, experiment.mesh, batch_size)
     batches = ((number * batch_size, one) for number, one in enumerate(inputs))
@@ -55,7 +56,7 @@ def _write(experiment, file, network, source) -> None:
         array = first and np.lib.format.open_memmap(part, "w+", np.float32, shape)
         title = f"alignment: features of {network.name}"
         for start, (images, *_) in log.told(title, len(source), batches):
-            features = parallel.on_host(extract(network.params, images))
+            features = parallel.on_host(extract(images).features)
             if first:
                 array[start : start + batch_size] = features[: len(source) - start]
         if first:

@@ -2,10 +2,10 @@
 
 import dataclasses
 import functools
-import inspect
 from typing import Any
 
 from ddae_jax.errors import UserError
+from ddae_jax.runtime.registry import check_class
 from ddae_jax.settings import fields
 from ddae_jax.train.objectives.alignment import Alignment
 from ddae_jax.train.objectives.base import Objective
@@ -29,13 +29,7 @@ def register_objective(name: str, objective: type[Objective]) -> None:
       UserError: the name belongs to another class, or the class is no whole
         `Objective`.
     """
-    if not (inspect.isclass(objective) and issubclass(objective, Objective)):
-        raise UserError(
-            f"objective {name!r}: {objective!r} is no subclass of Objective"
-        )
-    if inspect.isabstract(objective):
-        missing = ", ".join(sorted(objective.__abstractmethods__))
-        raise UserError(f"objective {name!r}: {objective.__name__} lacks {missing}")
+    check_class("objective", name, objective, Objective, OBJECTIVES)
     given = set()
     if "__dataclass_fields__" in vars(objective):
         given = set(fields.declared(objective))
@@ -45,9 +39,6 @@ def register_objective(name: str, objective: type[Objective]) -> None:
         )
     if objective.__hash__ is None:
         raise UserError(f"objective {name!r}: {objective.__name__} is not frozen")
-    known = OBJECTIVES.get(name, objective)
-    if _place(known) != _place(objective):
-        raise UserError(f"objective {name!r} is {known.__name__} already")
     OBJECTIVES[name] = objective
 
 
@@ -67,7 +58,3 @@ def chosen(settings: Any) -> tuple[tuple[str, Objective], ...]:
 def _section(known):
     parts = [(name, cls, cls()) for name, cls in known]
     return dataclasses.make_dataclass("ObjectivesSettings", parts, frozen=True)
-
-
-def _place(cls: type) -> tuple[str, str]:
-    return cls.__module__, cls.__qualname__

@@ -5,8 +5,6 @@ The features are the user's own: an array on disk, in the order of the training 
 
 import dataclasses
 import pathlib
-import tokenize
-import zipfile
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -28,16 +26,6 @@ from ddae_jax.train.objectives.base import Examples, Objective, Pass, Setup
 from ddae_jax.train.objectives.projection import Projection
 from ddae_jax.train.window import Metrics
 
-# What numpy raises at files that it cannot read.
-_DAMAGED = (
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    RecursionError,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-)
 _KINDS = (np.float16, np.float32, np.float64)
 
 
@@ -147,14 +135,12 @@ def open_features(path: str, count: int) -> np.ndarray:
     if file.is_dir():
         raise UserError(f"features: {path} is a folder, not a .npy file")
     try:
-        files.check_regular(file)
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
+        array = files.map_array(file)
     except FileNotFoundError as error:
         raise UserError(f"features: there is no file {path}") from error
-    except _DAMAGED as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"features: {path}: not an .npy array: {reason}") from error
-    if not isinstance(array, np.ndarray) or array.dtype not in _KINDS:
+    except UserError as error:
+        raise UserError(f"features: {error}") from error
+    if array.dtype not in _KINDS:
         raise UserError(
             f"features: {path}: not an array of float16, float32 or float64 in the "
             "byte order of this machine"

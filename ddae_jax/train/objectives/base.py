@@ -79,8 +79,6 @@ class Setup:
     Attributes:
       denoiser: the network and its process.
       source: the training set.
-      batch_size: images of a step.
-      accumulate: parts of a batch that are worked off one after the other.
       conditional: whether the network is given the classes.
       label_dropout: share of the images whose class it is not given.
       augment_probability: of each EDM augmentation.
@@ -89,8 +87,6 @@ class Setup:
 
     denoiser: Denoiser
     source: Source
-    batch_size: int
-    accumulate: int
     conditional: bool
     label_dropout: float
     augment_probability: float

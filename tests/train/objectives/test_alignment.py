@@ -164,7 +164,7 @@ KIND = "not an array of float16, float32 or float64"
             "an .npy",
         ),
         (header("(" * 100), "not an .npy array"),
-        (archive, KIND),
+        (archive, "not an .npy array, but an archive"),
         (saved(MAPS.astype(object)), "not an .npy array"),
         (saved(MAPS.astype(int)), KIND),
         (saved(MAPS.astype(">f4")), KIND),

@@ -5,9 +5,18 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _PLACES = {
-    "Model": "ddae_jax.experiment.model",
+    "Model": "ddae_jax.interface.model",
+    "ProbeResult": "ddae_jax.interface.probing",
     "UserError": "ddae_jax.errors",
-    "load": "ddae_jax.experiment.model",
+    "load": "ddae_jax.interface.model",
+    "pretrain": "ddae_jax.interface.runs",
+    "register_head": "ddae_jax.heads",
+    "register_network": "ddae_jax.models",
+    "register_objective": "ddae_jax.train.objectives",
+    "register_process": "ddae_jax.diffusion",
+    "register_source": "ddae_jax.data.sources",
+    "register_task": "ddae_jax.tasks",
+    "run": "ddae_jax.interface.runs",
 }
 __all__ = ["__version__", *_PLACES]
 

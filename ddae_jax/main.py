@@ -2,7 +2,7 @@
 
 import sys
 
-from absl import flags, logging
+from absl import flags
 
 from ddae_jax.errors import UserError
 from ddae_jax.runtime import exits
@@ -43,9 +43,8 @@ def run(argv: list[str]) -> None:
     Raises:
       UserError: one line for the user.
     """
-    from ddae_jax.runtime import files, joining, log, parallel
+    from ddae_jax.runtime import joining, log
     from ddae_jax.settings import command_line
-    from ddae_jax.tasks import TASKS
 
     log.to_stderr()
     command = command_line.parse(argv, define_flags)
@@ -58,15 +57,9 @@ def run(argv: list[str]) -> None:
         hosts=asked.hosts,
         seconds=asked.join_seconds,
     )
-    from ddae_jax.experiment import Experiment
+    from ddae_jax.interface.perform import perform
 
-    with files.only_run_in(command.workdir):
-        command_line.save(command)
-        experiment = Experiment(command.settings, command.workdir)
-        for name in ("preflight",) * given.preflight + command.tasks:
-            logging.info("task %s in %s", name, command.workdir)
-            experiment = TASKS[name].load()(experiment) or experiment
-            parallel.all_processes(True)  # what process 0 wrote is there for the next
+    perform(command, ("preflight",) * given.preflight + command.tasks)
 
 
 def main(argv: list[str] | None = None) -> None:

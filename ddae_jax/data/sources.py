@@ -8,6 +8,7 @@ import pathlib
 from typing import Protocol
 
 from ddae_jax.data import (
+    arrays,
     cifar_archive,
     digits,
     idx,
@@ -218,6 +219,7 @@ SOURCES: dict[str, DataSet] = {
     image_folder.NAME: DataSet(image_folder.load, enlarges=True),
     "tiny_imagenet": DataSet(tiny_imagenet.load, enlarges=True),
     latents.NAME: DataSet(latents.load),
+    arrays.NAME: DataSet(arrays.load),
 }
 """Name in a config -> data set."""
 

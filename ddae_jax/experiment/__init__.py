@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray
 
+from ddae_jax.data import arrays as arrays_data
 from ddae_jax.data import latents as latents_data
 from ddae_jax.data import sources
 from ddae_jax.data.source import Source
@@ -63,7 +64,8 @@ class Experiment:
     def source(self, split: str) -> Source:
         """The data set; `split` is "train" or "test".
 
-        Latents lie in WORKDIR/latents where config.data.folder names no other folder.
+        Latents and arrays lie in WORKDIR/latents and WORKDIR/arrays where
+        config.data.folder names no other folder.
 
         Raises:
           UserError: it is not there or damaged; or it holds latents that the
@@ -71,8 +73,8 @@ class Experiment:
         """
         data = self.settings.data
         folder = data.folder or None
-        if folder is None and data.name == latents_data.NAME:
-            folder = str(self.workdir / latents_data.NAME)
+        if folder is None and data.name in (latents_data.NAME, arrays_data.NAME):
+            folder = str(self.workdir / data.name)
         if (split, data) not in self.opened:
             self.opened[split, data] = sources.load(
                 data.name,

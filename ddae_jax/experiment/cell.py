@@ -8,7 +8,7 @@ from ddae_jax.errors import UserError
 from ddae_jax.experiment import Experiment
 
 # Where the published probes are best, for DDPM and EDM alike (reference/ddae.md).
-_LEVEL = 0.05
+NOISE_LEVEL = 0.05
 _PROBE = "probe.json"
 
 
@@ -38,12 +38,12 @@ def choose(experiment: Experiment, section: str, denoiser: Denoiser) -> TapAtTim
     """
     settings = experiment.settings.section(section)
     taps = tuple(denoiser.network.tap_paths())
-    probed = _probed(experiment)
+    found = probed(experiment)
     if settings.tap:
         tap, tap_by = settings.tap, "config"
-    elif probed:
+    elif found:
         # A probe of joined taps chose none of them.
-        joined = probed["tap"].split("+")
+        joined = found["tap"].split("+")
         tap, tap_by = joined[len(joined) // 2], "probe.json"
         if len(joined) > 1:
             tap_by = "the middle of those that the probe joined"
@@ -58,16 +58,16 @@ def choose(experiment: Experiment, section: str, denoiser: Denoiser) -> TapAtTim
         field = f"config.{section}.noise_level"
         time = at_level(denoiser.process, settings.noise_level, field)
         time_by = "config"
-    elif probed:
-        time = Time(*(probed[key] for key in ("given", "time", "noise_level")))
+    elif found:
+        time = Time(*(found[key] for key in ("given", "time", "noise_level")))
         time_by = "probe.json"
     else:
         field = f"config.{section}.noise_level"
-        time, time_by = at_level(denoiser.process, _LEVEL, field), "default"
+        time, time_by = at_level(denoiser.process, NOISE_LEVEL, field), "default"
     return TapAtTime(tap, time, f"tap: {tap_by}, noise level: {time_by}")
 
 
-def _probed(experiment: Experiment) -> dict | None:
+def probed(experiment: Experiment) -> dict | None:
     """The cell that the probe chose on held-out images; None without a probe."""
     try:
         return experiment.read_json(_PROBE)["chosen"]

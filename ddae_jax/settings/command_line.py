@@ -6,7 +6,6 @@ import itertools
 import pathlib
 import re
 import shlex
-import sys
 from collections.abc import Callable, Sequence
 
 import jax
@@ -33,12 +32,14 @@ class Command:
       tasks: to run now; settings.tasks where none was named.
       workdir: may not exist yet.
       flags: the values of main's own flags.
+      words: of the command line that says the same.
     """
 
     settings: Settings
     tasks: tuple[str, ...]
     workdir: pathlib.Path
     flags: flags.FlagValues
+    words: tuple[str, ...]
 
 
 def parse(argv: Sequence[str], define: Callable[[flags.FlagValues], None]) -> Command:
@@ -83,7 +84,8 @@ def parse(argv: Sequence[str], define: Callable[[flags.FlagValues], None]) -> Co
     if earlier is not None:
         config = saved.keep_trained(config, earlier, workdir)
     settings = schema.build(config, tasks)
-    return Command(settings, tasks or settings.tasks, workdir, values)
+    words = tuple(argv[1:])
+    return Command(settings, tasks or settings.tasks, workdir, values, words)
 
 
 def save(command: Command) -> None:
@@ -96,7 +98,7 @@ def save(command: Command) -> None:
     if first or set(command.tasks) & set(_MAKERS):
         saved.write(command.settings, command.workdir)
     with (command.workdir / "commands.txt").open("a") as lines:
-        words = shlex.join(["python", "-m", "ddae_jax.main", *sys.argv[1:]])
+        words = shlex.join(["python", "-m", "ddae_jax.main", *command.words])
         lines.write(f"{words}\n")
 
 

@@ -17,7 +17,7 @@ from absl import logging
 
 from ddae_jax.diffusion import PROCESSES
 from ddae_jax.errors import UserError
-from ddae_jax.experiment import DATA, Experiment, autoencoder, model
+from ddae_jax.experiment import DATA, Experiment, autoencoder, opening
 from ddae_jax.runtime import checkpoint
 from ddae_jax.runtime.files import check_regular, read_json, write_json
 from ddae_jax.settings import plain, saved, schema
@@ -155,8 +155,8 @@ def _exported(path: pathlib.Path, section: ImportSettings, beside: dict) -> _Fou
             AutoencoderSettings(), "float32", path.parent, latents
         )
         return _Found(read.autoencoder, params, read.image_shape)
-    loaded = model.load(path.parent)
-    chosen = {name: plain.of_chosen(loaded.settings, name) for name in CHOSEN}
+    experiment, loaded = opening.open_folder(path.parent)
+    chosen = {name: plain.of_chosen(experiment.settings, name) for name in CHOSEN}
     data = json.loads((path.parent / DATA).read_text())
     data.pop("step", None)  # counted anew
     return _Found(
@@ -164,7 +164,7 @@ def _exported(path: pathlib.Path, section: ImportSettings, beside: dict) -> _Fou
         loaded.params,
         loaded.image_shape,
         {name: values.pop("name") for name, values in chosen.items()},
-        {**chosen, autoencoder.NAME: plain.of_section(loaded.settings.autoencoder)},
+        {**chosen, autoencoder.NAME: plain.of_section(experiment.settings.autoencoder)},
         data,
         None if loaded.latents is None else path.parent / autoencoder.NAME,
     )

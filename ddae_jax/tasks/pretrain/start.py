@@ -8,7 +8,7 @@ from absl import logging
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ddae_jax.errors import UserError
-from ddae_jax.experiment import Experiment, model
+from ddae_jax.experiment import Experiment, opening
 from ddae_jax.settings import plain
 
 _FIELD = "config.train.start_from"
@@ -66,16 +66,17 @@ def find(experiment: Experiment, shape: tuple[int, ...]) -> Start:
       UserError: no run or exported weights are there, or they are of another network,
         process or images.
     """
-    folder = str(pathlib.Path(experiment.settings.train.start_from).expanduser())
-    if pathlib.Path(folder).resolve() == experiment.workdir.resolve():
+    folder = pathlib.Path(experiment.settings.train.start_from).expanduser()
+    if folder.resolve() == experiment.workdir.resolve():
         raise UserError(f"{_FIELD}: {folder} is the workdir itself")
     try:
-        found = model.load(folder, step=experiment.settings.train.start_step)
+        step = experiment.settings.train.start_step
+        other, found = opening.open_folder(folder, step)
     except UserError as error:
         # The other run's checkpoint is named by a field of ours.
         told = str(error).replace("config.checkpoint.step", "train.start_step")
         raise UserError(f"{_FIELD}: {told}") from error
-    _check_described(experiment, found, shape)
+    _check_described(experiment, other, found, shape)
     flat = flatten_dict(found.params, sep="/")
     wanted = flatten_dict(experiment.denoiser.parameter_shapes(shape), sep="/")
     left = [path for path in flat if path not in wanted]
@@ -93,16 +94,16 @@ def find(experiment: Experiment, shape: tuple[int, ...]) -> Start:
     new = tuple(path for path in wanted if path not in flat)
     logging.info(
         "start_from: EMA weights of step %d of %s; new: %s",
-        found.trained.step,
+        found.step,
         folder,
         _listed(new) or "nothing",
     )
-    return Start(folder, found.trained.step, flat, new)
+    return Start(str(folder), found.step, flat, new)
 
 
-def _check_described(experiment, found, shape) -> None:
+def _check_described(experiment, other, found, shape) -> None:
     """Raises a UserError where the other run's settings are those of another model."""
-    ours, theirs = experiment.settings, found.settings
+    ours, theirs = experiment.settings, other.settings
     for section in ("network", "process"):
         here = plain.flatten(plain.of_chosen(ours, section))
         there = plain.flatten(plain.of_chosen(theirs, section))

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from jaxtyping import Bool
-from matplotlib.figure import Figure
 
 from ddae_jax.data import source as data_source
 from ddae_jax.data.identity import of_source
@@ -34,12 +33,11 @@ from ddae_jax.tasks.probe.data import check_sources, labelled_by_seed
 from ddae_jax.tasks.probe.grid import (
     Accuracies,
     Time,
-    accuracy_table,
     columns,
     resolve_times,
     summarise,
 )
-from ddae_jax.tasks.probe.table import table
+from ddae_jax.tasks.probe.table import heat_map, table
 from ddae_jax.train.folders import clear, keep_only
 from ddae_jax.train.plan import steps_of_epochs
 
@@ -66,18 +64,16 @@ def run(experiment: Experiment) -> None:
     experiment.write_json(f"{probe.output}.json", report)
     if jax.process_index() == 0:
         (experiment.workdir / f"{probe.output}.txt").write_text(table(report))
-        process = experiment.settings.process
-        times = resolve_times(probe, process, process.probe_times)
-        drawn = _heat_map(report, columns(times, probe.concat))
+        drawn = heat_map(report)
         pictures.write_png(experiment.workdir / f"{probe.output}.png", drawn)
     logging.info("%s", summary(report))
 
 
-def measure(experiment: Experiment) -> dict:
-    """Probes the checkpoint; returns what `run` writes as OUTPUT.json."""
+def measure(experiment: Experiment, trained: Trained | None = None) -> dict:
+    """Probes the checkpoint, or `trained`; returns what `run` writes as OUTPUT.json."""
     started = clock.monotonic()
     probe = experiment.settings.probe
-    trained = experiment.trained()
+    trained = trained or experiment.trained()
     mesh = trained.mesh
     parallel.check_batch_size("config.probe.batch_size", probe.batch_size, mesh)
     process = trained.denoiser.process
@@ -272,22 +268,6 @@ def _check_widths(
             head.check(shape.shape[-1])
         except UserError as error:
             raise UserError(f"config.probe.classifier: {tap}: {error}") from error
-
-
-def _heat_map(report: dict, shown: tuple[Time, ...]) -> Figure:
-    chosen = report["chosen"]
-    rows = tuple(dict.fromkeys(cell["tap"] for cell in report["cells"]))
-    return pictures.heat_map(
-        [short(row) for row in rows],
-        [time.noise_level for time in shown],
-        accuracy_table(report, rows, shown),
-        (
-            rows.index(chosen["tap"]),
-            [time.time for time in shown].index(chosen["time"]),
-        ),
-        f"{report['data']}, step {report['step']}; framed: chosen on held-out images",
-        ["+".join(f"{level:.3g}" for level in time.levels()) for time in shown],
-    )
 
 
 def protocol(

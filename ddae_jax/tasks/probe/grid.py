@@ -5,7 +5,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
 
 from ddae_jax.diffusion import times as times_lib
 from ddae_jax.diffusion.process import Process
@@ -133,11 +132,3 @@ def summarise(
         },
         "cells": cells,
     }
-
-
-def accuracy_table(
-    result: dict, taps: Sequence[str], times: Sequence[Time]
-) -> Float[np.ndarray, "taps times"]:
-    """The test accuracies of the cells, in [0, 1]."""
-    found = {(cell["tap"], cell["time"]): cell["test"] for cell in result["cells"]}
-    return np.array([[found[tap, time.time] for time in times] for tap in taps])

@@ -1,6 +1,28 @@
-"""probe.txt: what a probe found, for reading."""
+"""What a probe found, for reading: probe.txt and the map of its accuracies."""
 
+import numpy as np
+from matplotlib.figure import Figure
+
+from ddae_jax.report import pictures
 from ddae_jax.report.wording import noise_levels, short
+
+
+def heat_map(report: dict) -> Figure:
+    """The test accuracies of probe.json's cells by tap and noise level."""
+    chosen, cells = report["chosen"], report["cells"]
+    rows = tuple(dict.fromkeys(cell["tap"] for cell in cells))
+    shown = [cell for cell in cells if cell["tap"] == rows[0]]  # one a time
+    times = [cell["time"] for cell in shown]
+    found = {(cell["tap"], cell["time"]): cell["test"] for cell in cells}
+    levels = [cell.get("noise_levels", [cell["noise_level"]]) for cell in shown]
+    return pictures.heat_map(
+        [short(row) for row in rows],
+        [cell["noise_level"] for cell in shown],
+        np.array([[found[row, time] for time in times] for row in rows]),
+        (rows.index(chosen["tap"]), times.index(chosen["time"])),
+        f"{report['data']}, step {report['step']}; framed: chosen on held-out images",
+        ["+".join(f"{level:.3g}" for level in each) for each in levels],
+    )
 
 
 def table(report: dict) -> str:

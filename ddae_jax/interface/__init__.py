@@ -1,0 +1,1 @@
+"""What the command line does, from Python: `ddae_jax.pretrain`, `load`, `run`."""

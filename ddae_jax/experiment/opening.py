@@ -10,7 +10,7 @@ from ddae_jax.errors import UserError
 from ddae_jax.experiment import DATA, Experiment
 from ddae_jax.experiment.trained import Trained
 from ddae_jax.runtime import parallel
-from ddae_jax.settings import saved, schema
+from ddae_jax.settings import config_files, saved, schema
 from ddae_jax.settings.root import Settings
 from ddae_jax.weights import folder as weights_folder
 
@@ -39,6 +39,7 @@ def open_folder(
             f"{path}: neither an exported folder ({weights_folder.FILE}) nor the "
             "workdir of a run (checkpoints)"
         )
+    config_files.import_plugins()
     settings, image_shape = _description(path)
     # The run may have had more devices than are at hand.
     fsdp = math.gcd(settings.mesh.fsdp, jax.device_count())

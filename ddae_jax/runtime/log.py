@@ -106,14 +106,16 @@ def read_metrics(workdir: str | pathlib.Path) -> list[dict]:
 
 
 class Progress:
-    """A bar with the time left on a terminal; else a log line at every report."""
+    """A bar with the time left on a terminal or in a notebook; else a log line at
+    every report."""
 
     def __init__(self, title: str, total: int, done: int = 0):
         terminal = console.Console(stderr=True)
         self._title, self._total, self._start = title, total, done
         self._began = self._told = time.monotonic()
         self._bar = None
-        if jax.process_index() == 0 and terminal.is_terminal:
+        shown = terminal.is_terminal or terminal.is_jupyter
+        if jax.process_index() == 0 and shown:
             self._bar = rich_progress.Progress(
                 *rich_progress.Progress.get_default_columns(),
                 rich_progress.TimeElapsedColumn(),

@@ -60,6 +60,7 @@ def parse(argv: Sequence[str], define: Callable[[flags.FlagValues], None]) -> Co
         raise UserError(str(error).split("\n")[0]) from error
     if len(rest) > 1:
         raise UserError(f"unknown word {rest[1]!r}; flags begin with --")
+    config_files.import_plugins()
     given = [word for word in argv if word.startswith(_CONFIG)]
     imports = f"{_CONFIG}imports="
     for word in given:

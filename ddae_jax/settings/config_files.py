@@ -5,6 +5,7 @@ import importlib.util
 import pathlib
 import re
 from collections.abc import Iterable
+from importlib import metadata
 
 from ml_collections import ConfigDict
 
@@ -15,6 +16,8 @@ from ddae_jax.settings import schema
 from ddae_jax.settings.fields import unknown
 
 _TEST = "test"
+PLUGINS = "ddae_jax"
+"""Entry points of this group name modules that register networks, tasks and so on."""
 
 
 def load(given: str) -> ConfigDict:
@@ -67,6 +70,24 @@ def import_modules(names: Iterable[str]) -> None:
         except (ImportError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise UserError(f"config.imports: {name!r}: {reason}") from error
+
+
+def import_plugins() -> None:
+    """Imports what installed packages add: entry points of the group `ddae_jax`.
+
+    Raises:
+      UserError: one of them cannot be imported.
+    """
+    for found in metadata.entry_points(group=PLUGINS):
+        try:
+            found.load()
+        except Exception as error:  # whatever somebody's module raises
+            package = found.dist.name if found.dist else "an installed package"
+            reason = " ".join(str(error).split())[:160]
+            raise UserError(
+                f"{package}: its entry point {found.name!r} of the group {PLUGINS!r} "
+                f"cannot be imported: {reason}"
+            ) from error
 
 
 def _own(name: str) -> pathlib.Path:

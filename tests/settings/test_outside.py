@@ -199,3 +199,25 @@ def test_a_package_of_the_users_own_trains_samples_probes_and_goes_on(
 def test_a_package_that_is_not_there_is_named(package):
     error = run(package, "--config=digits", "--config.imports=mien", status=2)
     assert error.startswith("error: config.imports: 'mien'") and error.count("\n") == 1
+
+
+def install(package, entry):
+    """What `pip install` leaves of a package with an entry point."""
+    about = package / "mine-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(f"[ddae_jax]\n{entry}\n")
+
+
+def test_an_installed_package_is_found_by_itself(package):
+    install(package, "mine = mine")
+    words = ("--config=digits", "--config.network.name=plain")
+    error = run(package, *words, "--config.network.width=0", status=2)
+    assert error.startswith("error: config.network.width: 0 is not 1 or more")
+
+
+def test_an_installed_package_that_is_broken_is_named(package):
+    install(package, "gone = mine.gone")
+    error = run(package, "--config=digits", status=2)
+    assert error.startswith("error: mine: its entry point 'gone' of the group")
+    assert error.count("\n") == 1

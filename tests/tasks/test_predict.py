@@ -23,6 +23,7 @@ from ddae_jax.runtime.random import stream
 from ddae_jax.settings import schema
 from ddae_jax.tasks import predict
 from ddae_jax.tasks.predict import head as predict_head
+from ddae_jax.tasks.predict import known
 from tests.tools import dense as dense_tools
 from tests.tools import runs as run_tools
 from tests.tools.experiments import experiment_of
@@ -114,6 +115,8 @@ def test_predictions_from_the_command_line(pretrained_copy, pictures):
     assert found["protocol"]["head trained on"] == "1297 training images of digits"
     best = [float(row[2]) for row in rows]
     assert found["mean_confidence"] == pytest.approx(np.mean(best), abs=1e-5)
+    assert found["accuracy"] == pytest.approx(right)  # the folders name the classes
+    assert f"accuracy {100 * right:.2f} %, by folder" in found["summary"]
     assert (workdir / "predict.png").read_bytes().startswith(b"\x89PNG")
     assert "Predictions for your images" in (workdir / "report.html").read_text()
     assert not list(workdir.glob("*.part"))
@@ -300,3 +303,12 @@ def test_tap_and_noise_level_are_the_probes_unless_given(workdir, pictures):
     (workdir / "probe.json").unlink()
     found = choose(experiment_of(schema.default(), workdir), "predict", denoiser)
     assert (found.tap, found.time.noise_level) == ("out_2", pytest.approx(0.05, 0.05))
+
+
+def test_folders_of_other_names_tell_no_classes():
+    assert known.of_folders(["cat/1.png", "a/dog/2.png"], ("cat", "dog")).tolist() == [
+        0,
+        1,
+    ]
+    assert known.of_folders(["cat/1.png", "bird/2.png"], ("cat", "dog")) is None
+    assert known.of_folders(["1.png"], ("cat", "1.png")) is None

@@ -15,10 +15,12 @@ from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import Experiment
 from ddae_jax.features.encode import encode_batches
+from ddae_jax.metrics.classification import accuracy
 from ddae_jax.report import outcome, pictures
 from ddae_jax.runtime import log, parallel
 from ddae_jax.tasks.predict import files as predict_files
 from ddae_jax.tasks.predict import head as predict_head
+from ddae_jax.tasks.predict import known
 from ddae_jax.tasks.predict.head import Predictor
 
 _SHOWN = 8  # images in a row of the picture
@@ -66,9 +68,11 @@ def run(experiment: Experiment) -> None:
         "seed": experiment.settings.seed,
         "seconds": round(clock.monotonic() - started, 1),
     }
-    outcome.write(
-        experiment.workdir, "predict", _outcome(model, source, found, protocol)
-    )
+    labels = None
+    if model.head.probabilities:
+        labels = known.of_folders(files, model.head.class_names)
+    told = _outcome(model, source, found, labels, protocol)
+    outcome.write(experiment.workdir, "predict", told)
     logging.info("predict: %s", experiment.workdir / predict_files.FEATURES)
 
 
@@ -143,7 +147,11 @@ def _predict(
 
 
 def _outcome(
-    model: Predictor, source: Source, found: Found, protocol: dict
+    model: Predictor,
+    source: Source,
+    found: Found,
+    labels: Int[np.ndarray, "count"] | None,
+    protocol: dict,
 ) -> outcome.Outcome:
     where = f"{model.tap}, noise level {model.noise_level:.3g}"
     facts = {
@@ -169,15 +177,27 @@ def _outcome(
         mean = float(own.mean()) if len(own) else "–"
         rows.append((name, len(own), mean))
     confidence = float(found.confidences.mean())
+    facts |= {"mean_confidence": confidence, "counts": counts}
+    summary = (
+        f"{len(source)} images at {where}; mean probability of the predicted class "
+        f"{confidence:.3f}"
+    )
+    headers = ("predicted class", "images", "mean probability")
+    if labels is not None:  # the folders name the classes
+        right = found.classes == labels
+        facts["accuracy"] = accuracy(found.classes, labels)
+        summary += f"; accuracy {100 * facts['accuracy']:.2f} %, by folder"
+        headers += ("in its folder", "of them right")
+        rows = [
+            (*row, int((labels == label).sum()), int(right[labels == label].sum()))
+            for label, row in enumerate(rows)
+        ]
     return outcome.Outcome(
         title="Predictions for your images",
-        summary=(
-            f"{len(source)} images at {where}; mean probability of the predicted "
-            f"class {confidence:.3f}"
-        ),
-        facts=facts | {"mean_confidence": confidence, "counts": counts},
+        summary=summary,
+        facts=facts,
         protocol=protocol,
-        headers=("predicted class", "images", "mean probability"),
+        headers=headers,
         rows=rows,
         pictures=[
             outcome.Picture(

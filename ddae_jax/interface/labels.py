@@ -1,12 +1,55 @@
 """Labels as users have them, numbers or names, to the numbers that heads take."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Int, Shaped, UInt8
 
+from ddae_jax.data import arrays
 from ddae_jax.errors import UserError
+
+Labelled = tuple[
+    UInt8[np.ndarray, "count height width channels"],
+    Shaped[np.ndarray, "count"] | Sequence[Any],
+]
+"""(images, numbers or names of their classes)"""
+Numbered = tuple[
+    UInt8[np.ndarray, "count height width channels"], Int[np.ndarray, "count"]
+]
+"""(images, numbers of their classes)"""
+
+
+def together(
+    given: Mapping[str, Labelled],
+) -> tuple[dict[str, Numbered], tuple[str, ...]]:
+    """Checks labelled images, and numbers their classes alike.
+
+    Args:
+      given: name of the argument -> images and labels.
+
+    Returns:
+      the same with numbers, and the names of all classes.
+
+    Raises:
+      UserError: one of them is not labelled images.
+    """
+    images, labels = {}, {}
+    for name, pair in given.items():
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise UserError(f"{name}: give (images, labels)")
+        images[name], labels[name] = map(np.asarray, pair)
+        arrays.check_images(images[name], name)
+        if labels[name].shape != (len(images[name]),):
+            raise UserError(
+                f"{name}: labels of shape {labels[name].shape} for "
+                f"{len(images[name])} images"
+            )
+    joined = np.concatenate(list(labels.values()))
+    numbers, class_names = numbered("labels", len(joined), joined)
+    ends = np.cumsum([len(each) for each in labels.values()])[:-1]
+    parts = dict(zip(labels, np.split(numbers, ends), strict=True))
+    return {name: (images[name], parts[name]) for name in given}, class_names
 
 
 def numbered(

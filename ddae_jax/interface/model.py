@@ -20,12 +20,8 @@ from ddae_jax.generate import Generator, generate
 from ddae_jax.interface import batches, checked
 from ddae_jax.interface.checked import Images
 from ddae_jax.interface.features import Features, features
-from ddae_jax.interface.probing import (
-    Labelled,
-    ProbeResult,
-    probe_arrays,
-    probe_workdir,
-)
+from ddae_jax.interface.labels import Labelled
+from ddae_jax.interface.probing import ProbeResult, probe_arrays, probe_workdir
 from ddae_jax.runtime import compiler, parallel
 from ddae_jax.runtime.random import stream
 from ddae_jax.settings.fields import check_all, declared

@@ -2,29 +2,21 @@
 
 import dataclasses
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-from jaxtyping import Shaped, UInt8
 from matplotlib.figure import Figure
 
 from ddae_jax.data import arrays, source
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import Experiment
 from ddae_jax.experiment.trained import Trained
-from ddae_jax.interface.labels import numbered
+from ddae_jax.interface.labels import Labelled, together
 from ddae_jax.settings import schema
 from ddae_jax.settings.fields import declared, unknown
 from ddae_jax.settings.probe import ProbeSettings
 from ddae_jax.tasks import probe
 from ddae_jax.tasks.probe.table import heat_map, table
-
-Labelled = tuple[
-    UInt8[np.ndarray, "count height width channels"],
-    Shaped[np.ndarray, "count"] | Sequence[Any],
-]
-"""(images, numbers or names of their classes)"""
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -104,42 +96,23 @@ def probe_arrays(
     """
     experiment = _with(experiment, {"cache": False} | dict(fields))
     data = experiment.settings.data
-    labels = [
-        np.asarray(pair[1]) for pair in (_pair("train", train), _pair("test", test))
-    ]
-    # Named together, so that one class has one number in both.
-    count = sum(map(len, labels))
-    together, names = numbered("labels", count, np.concatenate(labels))
-    numbers = np.split(together, [len(labels[0])])
-    opened = {}
-    for split, (images, _), own in zip(
-        ("train", "test"), (train, test), numbers, strict=True
-    ):
-        images = np.asarray(images)
-        arrays.check_images(images, split)
-        if len(images) != len(own):
-            raise UserError(f"{split}: {len(own)} labels for {len(images)} images")
-        opened[split, data] = source.from_arrays(
+    parts, names = together({"train": train, "test": test})
+    opened = {
+        (split, data): source.from_arrays(
             arrays.NAME,
             split,
             images,
-            own,
+            labels,
             names,
             data.image_size,
             data.channels,
             data.resident_bytes,
             data.resize,
         )
+        for split, (images, labels) in parts.items()
+    }
     own = dataclasses.replace(experiment, opened=opened)
     return ProbeResult(probe.measure(own, trained))
-
-
-def _pair(name: str, given: Any) -> Labelled:
-    if not isinstance(given, tuple | list) or len(given) != 2:
-        raise UserError(f"{name}: give (images, labels)")
-    if np.ndim(given[1]) != 1:
-        raise UserError(f"{name}: labels of shape {np.shape(given[1])}; one per image")
-    return given
 
 
 def _with(experiment: Experiment, fields: Mapping[str, Any]) -> Experiment:

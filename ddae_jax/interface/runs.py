@@ -6,14 +6,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Int, Shaped, UInt8
+from jaxtyping import Shaped, UInt8
 
 from ddae_jax.data import arrays
 from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import Experiment
 from ddae_jax.interface import model, requests
-from ddae_jax.interface.labels import numbered
+from ddae_jax.interface.labels import Labelled, Numbered, together
 from ddae_jax.interface.perform import perform
 from ddae_jax.runtime import checkpoint, files, parallel
 
@@ -54,6 +54,7 @@ def pretrain(
     images: UInt8[np.ndarray, "count height width channels"] | Source | None = None,
     labels: Shaped[np.ndarray, "count"] | Sequence[Any] | None = None,
     *,
+    test: Labelled | None = None,
     config: str | os.PathLike = "digits",
     steps: int | None = None,
     workdir: str | os.PathLike | None = None,
@@ -69,6 +70,7 @@ def pretrain(
         None: the data set of the config.
       labels: numbers or names of their classes; training itself needs none unless
         train.class_conditional is set.
+      test: (images, labels) that tasks of the workdir test on; training takes none.
       config: a file, or the name of one of the project's, as in "cifar10:ddpm".
       steps: of the optimiser, over all calls; None: as the config has it.
       workdir: None is runs/NAME-VARIANT.
@@ -82,63 +84,67 @@ def pretrain(
     if steps is not None:
         settings["train.steps"] = steps
     if images is None:
-        if labels is not None:
-            raise UserError("labels: give the images that they belong to")
+        if labels is not None or test is not None:
+            raise UserError("labels, test: give the images that they belong to")
         command = requests.command_of(config, workdir, ("pretrain",), settings)
         perform(command, command.tasks)
         return model.load(command.workdir)
-    images, labels, class_names = _arrays(images, labels)
+    splits, class_names = _splits(images, labels, test)
     settings |= {"data.name": arrays.NAME, "data.folder": ""}
     if "data.channels" not in settings:
-        settings.setdefault("network.image_channels", images.shape[-1])
+        channels = splits["train"][0].shape[-1]
+        settings.setdefault("network.image_channels", channels)
     command = requests.command_of(config, workdir, ("pretrain",), settings)
     perform(
         command,
         command.tasks,
-        lambda experiment: _keep(experiment, images, labels, class_names),
+        lambda experiment: _keep(experiment, splits, class_names),
     )
     return model.load(command.workdir)
 
 
-def _arrays(
+def _splits(
     images: UInt8[np.ndarray, "count height width channels"] | Source,
     labels: Shaped[np.ndarray, "count"] | Sequence[Any] | None,
-) -> tuple[np.ndarray, Int[np.ndarray, "count"], tuple[str, ...]]:
+    test: Labelled | None,
+) -> tuple[dict[str, Numbered], tuple[str, ...]]:
+    """ "train" and, where it is given, "test", and the names of the classes."""
     if isinstance(images, Source):
-        if labels is not None:
-            raise UserError("labels: a source has its own")
+        if labels is not None or test is not None:
+            raise UserError("labels, test: a source has its own")
         images.check_images()
         if images.images is None:
             raise UserError(
                 f"images: {images.name} is read while training: give it a name by "
                 "ddae_jax.register_source, and that name as data.name"
             )
-        return images.images, images.labels, images.class_names
-    images = np.asarray(images)
-    arrays.check_images(images, "images")
+        return {"train": (images.images, images.labels)}, images.class_names
     if labels is None:
-        return images, np.zeros(len(images), np.int32), ("0",)
-    return images, *numbered("labels", len(images), labels)
+        if test is not None:
+            raise UserError("test: give the labels of the training images, too")
+        labels = np.zeros(len(images), np.int32)
+    given = {"train": (images, labels)}
+    return together(given if test is None else given | {"test": test})
 
 
 def _keep(
     experiment: Experiment,
-    images: UInt8[np.ndarray, "count height width channels"],
-    labels: Int[np.ndarray, "count"],
+    splits: Mapping[str, Numbered],
     class_names: tuple[str, ...],
 ) -> None:
     """Writes the images into the workdir, unless they are there; process 0 alone."""
     folder = experiment.workdir / arrays.NAME
     path = folder / "train_images.npy"
     kept = files.map_array(path) if path.exists() else None
-    same = kept is not None and np.array_equal(kept, images)
+    same = kept is not None and np.array_equal(kept, splits["train"][0])
     if not same and checkpoint.has_any(experiment.workdir):
         raise UserError(
             f"{experiment.workdir} was trained on other images; name another workdir"
         )
     parallel.all_processes(True)  # all have looked before it is written
     if jax.process_index() == 0:
-        arrays.write(folder, "train", images, labels, class_names)
+        for split, (images, labels) in splits.items():
+            arrays.write(folder, split, images, labels, class_names)
     parallel.all_processes(True)
 
 

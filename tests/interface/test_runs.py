@@ -179,9 +179,12 @@ GREY = np.zeros((4, 8, 8, 1), np.uint8)
     [
         ({"images": GREY / 255.0}, "type float64; images are uint8"),
         ({"images": GREY[..., 0]}, r"shape \(4, 8, 8\)"),
-        ({"images": GREY, "labels": [0, 1]}, r"labels: shape \(2,\) for 4 images"),
+        (
+            {"images": GREY, "labels": [0, 1]},
+            r"train: labels of shape \(2,\) for 4 images",
+        ),
         ({"images": GREY, "labels": [0.5] * 4}, "labels: type float64"),
-        ({"labels": [0]}, "labels: give the images"),
+        ({"labels": [0]}, "labels, test: give the images"),
         ({"settings": {"train.step": 3}}, "config.train.step: field"),
         ({"settings": {"train.steps": object()}}, "is a object"),
         ({"config": "digit"}, "Did you mean .digits"),
@@ -205,7 +208,7 @@ def test_probes_that_cannot_be(trained):
         trained.probe(train=train, test=test, clasifier="knn")
     with pytest.raises(UserError, match=r"give \(images, labels\)"):
         trained.probe(train=train[0], test=test)
-    with pytest.raises(UserError, match="7 labels for 8 images"):
+    with pytest.raises(UserError, match=r"labels of shape \(7,\) for 8 images"):
         trained.probe(train=(train[0], train[1][:7]), test=test)
     with pytest.raises(UserError, match="name a config, or the workdir"):
         ddae_jax.run("probe")

@@ -43,7 +43,7 @@ def run(argv: list[str]) -> None:
     Raises:
       UserError: one line for the user.
     """
-    from ddae_jax.runtime import files, joining, log, parallel
+    from ddae_jax.runtime import joining, log, parallel, workdirs
     from ddae_jax.settings import command_line
     from ddae_jax.tasks import TASKS
 
@@ -60,9 +60,9 @@ def run(argv: list[str]) -> None:
     )
     from ddae_jax.experiment import Experiment
 
-    with files.only_run_in(command.workdir):
-        command_line.save(command)
-        experiment = Experiment(command.settings, command.workdir)
+    with workdirs.opened(command.workdir) as workdir:
+        command_line.save(command, workdir)
+        experiment = Experiment(command.settings, workdir)
         for name in ("preflight",) * given.preflight + command.tasks:
             logging.info("task %s in %s", name, command.workdir)
             experiment = TASKS[name].load()(experiment) or experiment
@@ -77,7 +77,9 @@ def main(argv: list[str] | None = None) -> None:
     try:
         print(help_text()) if {"--help", "-h"} & set(argv[1:]) else run(argv)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        from ddae_jax.runtime.copy_notes import as_given
+
+        print(f"error: {as_given(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         exits.leave("interrupted; the same command goes on", 130)

@@ -146,11 +146,17 @@ class Store:
           UserError: the store cannot be written.
         """
         if files:
-            for path in files.values():
-                path.stat()  # what the store does not find is told otherwise
             remote = self._files
             with self._one_line():
-                remote.put([str(p) for p in files.values()], [*map(self._at, files)])
+                try:
+                    remote.put([*map(str, files.values())], [*map(self._at, files)])
+                except FileNotFoundError as error:
+                    missing = error
+                else:
+                    return
+            for path in files.values():
+                path.stat()
+            raise UserError(f"{self.field}: {self.url}: {_reason(missing)}")
 
     def download(self, files: Mapping[str, pathlib.Path]) -> None:
         """Copies objects to local files, each of which appears whole."""
@@ -183,7 +189,7 @@ def _reason(error: Exception) -> str:
     kind = type(error).__name__
     if "redential" in kind + text:
         text = f"no credentials: {text}"
-    elif isinstance(error, FileNotFoundError) and "bucket" in text.lower():
+    elif isinstance(error, FileNotFoundError):
         text = "there is no such bucket"
     elif isinstance(error, PermissionError):
         text = f"no permission: {text}"

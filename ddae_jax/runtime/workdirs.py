@@ -131,6 +131,7 @@ def _in_store(folder: pathlib.Path, url: str) -> Iterator[None]:
             over.set()
             thread.join()
             working_copy.push(folder)
+            working_copy.settle(folder)
     finally:
         store_lock.release(notes.store, notes.owner)
 

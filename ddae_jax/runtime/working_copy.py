@@ -129,6 +129,17 @@ def push(path: pathlib.Path) -> None:
             copy_notes.write(folder, notes)
 
 
+def settle(folder: pathlib.Path) -> None:
+    """Notes what the store holds now, so that the next run need not bring it again."""
+    with copy_notes.alone(folder):
+        notes = copy_notes.read(folder)
+        listed = notes.store.list()
+        for name, known in notes.files.items():
+            if name in listed:
+                notes.files[name] = [*known[:2], listed[name].tag]
+        copy_notes.write(folder, notes)
+
+
 def _goes(name: str) -> bool:
     """Whether a file goes to the store and comes from it by itself."""
     parts = name.split("/")

@@ -22,6 +22,7 @@ from ddae_jax.features.encode import Encode, Encoder, example_noise
 from ddae_jax.features.latents import LatentEncoder, Latents
 from ddae_jax.generate import Generator, generate
 from ddae_jax.runtime import compiler, parallel
+from ddae_jax.runtime.object_store import is_url
 from ddae_jax.runtime.random import stream
 from ddae_jax.settings import saved, schema
 from ddae_jax.settings.fields import check_all, declared, unknown
@@ -50,6 +51,8 @@ def load(
       UserError: there is no such folder, or no such checkpoint in it; it is neither of
         the two; or its files do not go together.
     """
+    if is_url(path):
+        raise UserError(f"{path}: copy it to a local folder (aws s3 cp --recursive)")
     path = pathlib.Path(path)
     if not path.is_dir():
         raise UserError(f"{path}: there is no such folder")

@@ -141,14 +141,14 @@ def _keep_up(folder, notes, place, over):
     renewed, told = time.monotonic(), ""
     while not over.wait(_EVERY):
         try:
-            working_copy.push(folder)
+            working_copy.push_once(folder)
             if time.monotonic() - renewed > store_lock.RENEW:
                 renewed = time.monotonic()
                 store_lock.renew(notes.store, notes.owner, place)
             told = ""
         except store_lock.Lost as error:
             exits.leave(f"error: {error}", 2)
-        except (UserError, OSError) as error:
+        except Exception as error:  # nobody else would renew the lock
             if str(error) != told:
                 told = str(error)
                 logging.warning("%s; trying again", told)

@@ -19,16 +19,20 @@ import os
 import pathlib
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Sequence
 
 from absl import logging
 
+from ddae_jax.errors import UserError
 from ddae_jax.runtime import copy_notes, store_lock
 from ddae_jax.runtime.copy_notes import Notes
 from ddae_jax.runtime.object_store import Store, StoredObject
 
 COMMITTED = "committed.json"
+PATIENCE = 300
+"""Seconds for which a store may be out of reach."""
 LARGE = 1 << 20
 """Bytes from which on a file of a checkpoint comes only when that is read."""
 _ID = ".committed"  # in a checkpoint of the copy: which commit it is
@@ -90,6 +94,25 @@ def bring(checkpoint: pathlib.Path) -> None:
 
 
 def push(path: pathlib.Path) -> None:
+    """`push_once`, again and again for PATIENCE seconds where that fails.
+
+    Raises:
+      UserError: the store cannot be written, or another run has taken it.
+    """
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return push_once(path)
+        except store_lock.Lost:
+            raise
+        except UserError as error:
+            if time.monotonic() > until:
+                raise
+            logging.warning("%s; trying again", error)
+        time.sleep(PATIENCE / 60)
+
+
+def push_once(path: pathlib.Path) -> None:
     """Brings what has changed in a copy to its store; nothing where `path` is in none.
 
     Raises:

@@ -5,6 +5,7 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 
@@ -185,6 +186,60 @@ def test_processes_of_one_host_share_a_workdir(server, local, tmp_path):
     forget(url)
     errors = run_tools.run(*run_tools.pretraining(url, STEPS + 2, *OFTEN))
     assert f"resuming from step {STEPS}" in errors
+
+
+def test_hosts_that_share_no_disk_are_refused(server, tmp_path):
+    flags = run_tools.pretraining("s3://bucket/hosts", 2)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        where = f"--coordinator=localhost:{free.getsockname()[1]}"
+    processes = [
+        subprocess.Popen(
+            run_tools.command(
+                *flags, where, "--process_count=2", f"--process_index={index}"
+            ),
+            cwd=run_tools.ROOT,
+            env=run_tools.environment()
+            | {"XDG_CACHE_HOME": str(tmp_path / f"{index}")},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=400)
+        assert process.returncode == 2
+        assert "several hosts write one checkpoint to a file system" in errors
+    assert not server.files.find("s3://bucket/hosts")
+
+
+def test_google_cloud_storage(tmp_path, local, monkeypatch):
+    """With an emulator, which knows no locks: it writes an object that is there."""
+    pytest.importorskip("gcsfs", reason="needs the extra gs: make test-all")
+    pytest.importorskip("gcp_storage_emulator", reason="installed by make test-all")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    words = ["start", f"--port={port}", "--in-memory", "--default-bucket=bucket"]
+    emulator = subprocess.Popen(
+        [sys.executable, "-m", "gcp_storage_emulator", *words],
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+        # Else gcsfs asks the emulator by gRPC for the kind of the bucket, for minutes.
+        monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+        for steps in (2, STEPS):
+            monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"machine {steps}"))
+            url = "gs://bucket/my runs/google"
+            run_tools.run(*run_tools.pretraining(url, steps, *OFTEN))
+        copy = copy_notes.folder_of(url)
+        run_tools.assert_same_state(
+            run_tools.saved_state(copy, STEPS), run_tools.saved_state(local, STEPS)
+        )
+    finally:
+        emulator.kill()
+        emulator.wait()
 
 
 def test_images_on_a_store_are_copied_once(server, tmp_path):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import fsspec
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.DOTALL)
+_AT_ONCE = 8  # files; s3fs takes 50 MB of memory for each
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}
 
 
@@ -149,7 +150,11 @@ class Store:
             remote = self._files
             with self._one_line():
                 try:
-                    remote.put([*map(str, files.values())], [*map(self._at, files)])
+                    remote.put(
+                        [*map(str, files.values())],
+                        [*map(self._at, files)],
+                        batch_size=_AT_ONCE,
+                    )
                 except FileNotFoundError as error:
                     missing = error
                 else:
@@ -169,7 +174,11 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
         remote = self._files
         with self._one_line():
-            remote.get([*map(self._at, files)], [str(p) for p in parts.values()])
+            remote.get(
+                [*map(self._at, files)],
+                [*map(str, parts.values())],
+                batch_size=_AT_ONCE,
+            )
         for path, part in parts.items():
             part.replace(path)
 

@@ -14,7 +14,9 @@ import pytest
 from PIL import Image
 
 from ddae_jax import main
+from ddae_jax.errors import UserError
 from ddae_jax.runtime import copy_notes, log
+from ddae_jax.settings import command_line
 from tests.tools import object_store
 from tests.tools import runs as run_tools
 
@@ -173,6 +175,18 @@ def test_two_runs_do_not_work_in_one_workdir(server, tmp_path):
         first.wait()
 
 
+def test_a_run_that_is_stopped_has_saved_into_the_store(server):
+    url = "s3://bucket/stopped"
+    flags = run_tools.pretraining(url, 100_000, "--config.train.checkpoint_every=50000")
+    process = run_tools.start(*flags)
+    object_store.wait_for(lambda: "stopped/metrics.jsonl" in server.log(), process)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=300)
+    (step,) = committed(server, url)
+    assert f"stopped by signal at step {step}, saved" in errors
+    assert not server.files.exists(f"{url}/.lock")
+
+
 def test_processes_of_one_host_share_a_workdir(server, local, tmp_path):
     url = "s3://bucket/shared"
     flags = run_tools.pretraining(url, STEPS, *OFTEN)
@@ -186,6 +200,27 @@ def test_processes_of_one_host_share_a_workdir(server, local, tmp_path):
     forget(url)
     errors = run_tools.run(*run_tools.pretraining(url, STEPS + 2, *OFTEN))
     assert f"resuming from step {STEPS}" in errors
+
+
+def test_what_cannot_be_reached_is_one_line(server, monkeypatch):
+    def told(url):
+        words = ["main", *run_tools.pretraining(url, 2)]
+        with pytest.raises(UserError) as caught:
+            command_line.parse(words, main.define_flags)
+        return str(caught.value)
+
+    assert (
+        told("s3://nobody/run") == "--workdir: s3://nobody/run: there is no such bucket"
+    )
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    S3FileSystem = type(server.files)
+    S3FileSystem.clear_instance_cache()
+    assert told("s3://bucket/run").startswith(
+        "--workdir: s3://bucket/run: no credentials"
+    )
+    S3FileSystem.clear_instance_cache()
 
 
 def test_hosts_that_share_no_disk_are_refused(server, tmp_path):

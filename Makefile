@@ -1,6 +1,7 @@
 # make demo     the whole story on scikit-learn's digits: pre-train, sample, probe, report
 # make test     the tests
-# make test-all the same, the slow ones, and those against PyTorch, which it installs
+# make test-all the same, the slow ones, and those against PyTorch and object stores,
+#               for which it installs more
 # make coverage the tests, and which lines they reach
 # make lint     format and style
 # VENV=DIR puts the environment elsewhere; SHORT=1 makes the demo take seconds.
@@ -26,7 +27,8 @@ test: $(INSTALLED)
 	$(BIN)/python $(PYTEST) -m "not slow"
 
 test-all: $(INSTALLED)
-	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet torch==2.13.0 s3fs==2026.9.0 \
+		"moto[server]==5.2.5" gcsfs==2026.10.1 gcp-storage-emulator==2026.7.19
 	$(BIN)/python $(PYTEST)
 
 coverage: $(INSTALLED)

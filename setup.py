@@ -60,6 +60,8 @@ setup(
         "cuda": ["jax[cuda13]>=0.10.2"],
         "tpu": ["jax[tpu]>=0.10.2"],
         "prepare": ["tensorflow>=2.20"],  # only to prepare TFDS sets, never to read
+        "gs": ["gcsfs>=2026.9"],  # workdirs and data on object stores
+        "s3": ["s3fs>=2026.9"],
         "torch": TORCH,  # to read and write PyTorch checkpoints
         "bench": [*TORCH, "diffusers>=0.35"],
         "dev": [*TEST, "ruff>=0.14"],

@@ -70,7 +70,9 @@ def main(argv: list[str] | None = None) -> None:
     try:
         print(help_text()) if {"--help", "-h"} & set(argv[1:]) else run(argv)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        from ddae_jax.runtime.copy_notes import as_given
+
+        print(f"error: {as_given(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         exits.leave("interrupted; the same command goes on", 130)

@@ -22,6 +22,8 @@ from ddae_jax.experiment import autoencoder
 from ddae_jax.experiment.trained import Trained
 from ddae_jax.features.latents import Latents
 from ddae_jax.runtime import checkpoint, files, parallel
+from ddae_jax.runtime.downloaded import local_folder
+from ddae_jax.runtime.object_store import is_url
 from ddae_jax.runtime.random import stream
 from ddae_jax.settings.root import Settings
 from ddae_jax.train import objectives as train_objectives
@@ -76,6 +78,8 @@ class Experiment:
         if folder is None and data.name in (latents_data.NAME, arrays_data.NAME):
             folder = str(self.workdir / data.name)
         if (split, data) not in self.opened:
+            if folder is not None and is_url(folder):
+                folder = str(local_folder(folder, "config.data.folder"))
             self.opened[split, data] = sources.load(
                 data.name,
                 split,

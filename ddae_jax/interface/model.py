@@ -23,6 +23,7 @@ from ddae_jax.interface.features import Features, features
 from ddae_jax.interface.labels import Labelled
 from ddae_jax.interface.probing import ProbeResult, probe_arrays, probe_workdir
 from ddae_jax.runtime import compiler, parallel
+from ddae_jax.runtime.object_store import is_url
 from ddae_jax.runtime.random import stream
 from ddae_jax.settings.fields import check_all, declared
 from ddae_jax.settings.root import Settings
@@ -47,6 +48,8 @@ def load(
       UserError: there is no such folder, or no such checkpoint in it; it is neither of
         the two; or its files do not go together.
     """
+    if is_url(path):
+        raise UserError(f"{path}: copy it to a local folder (aws s3 cp --recursive)")
     if batch_size < 1:
         raise UserError(f"batch_size is {batch_size}; it must be at least 1")
     experiment, trained = opening.open_folder(pathlib.Path(path), step)

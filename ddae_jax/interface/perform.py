@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from absl import logging
 
 from ddae_jax.experiment import Experiment
-from ddae_jax.runtime import files, parallel
+from ddae_jax.runtime import parallel, workdirs
 from ddae_jax.settings import command_line
 from ddae_jax.tasks import TASKS
 
@@ -21,14 +21,15 @@ def perform(
       command: what is saved in the workdir.
       first: is done before them.
 
-    Returns the experiment as the last of them left it.
+    Returns the experiment as the last of them left it; of a workdir on an object store
+    its own is the working copy on this machine.
 
     Raises:
       UserError: one line for the user.
     """
-    with files.only_run_in(command.workdir):
-        command_line.save(command)
-        experiment = Experiment(command.settings, command.workdir)
+    with workdirs.opened(command.workdir) as workdir:
+        command_line.save(command, workdir)
+        experiment = Experiment(command.settings, workdir)
         first(experiment)
         for name in tasks:
             logging.info("task %s in %s", name, command.workdir)

@@ -43,9 +43,12 @@ def run(
     """
     names = (tasks,) if isinstance(tasks, str) else tuple(tasks)
     command = requests.command_of(config, workdir, names, settings or {})
-    before = _written(command.workdir)
-    perform(command, command.tasks)
-    after = _written(command.workdir)
+    before = {}
+
+    def note(experiment):
+        before.update(_written(experiment.workdir))
+
+    after = _written(perform(command, command.tasks, note).workdir)
     changed = [path for path, time in after.items() if before.get(path) != time]
     return {path.stem: files.read_object(path) for path in changed}
 
@@ -87,20 +90,19 @@ def pretrain(
         if labels is not None or test is not None:
             raise UserError("labels, test: give the images that they belong to")
         command = requests.command_of(config, workdir, ("pretrain",), settings)
-        perform(command, command.tasks)
-        return model.load(command.workdir)
+        return model.load(perform(command, command.tasks).workdir)
     splits, class_names = _splits(images, labels, test)
     settings |= {"data.name": arrays.NAME, "data.folder": ""}
     if "data.channels" not in settings:
         channels = splits["train"][0].shape[-1]
         settings.setdefault("network.image_channels", channels)
     command = requests.command_of(config, workdir, ("pretrain",), settings)
-    perform(
+    done = perform(
         command,
         command.tasks,
         lambda experiment: _keep(experiment, splits, class_names),
     )
-    return model.load(command.workdir)
+    return model.load(done.workdir)
 
 
 def _splits(

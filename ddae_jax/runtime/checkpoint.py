@@ -14,6 +14,7 @@ from jaxtyping import Array, PyTree
 from orbax.checkpoint import checkpoint_managers
 
 from ddae_jax.errors import UserError
+from ddae_jax.runtime import copy_notes, working_copy
 
 _ITEM = "default"  # orbax's name of a manager's only item
 
@@ -87,6 +88,12 @@ def save(
     Args:
       notes: JSON-able facts that `read_notes` gives back.
     """
+    folder = pathlib.Path(checkpoints.directory)
+    if copy_notes.root(folder) is not None:
+        # The one before is in the store before orbax can remove it here.
+        checkpoints.wait_until_finished()
+        if jax.process_index() == 0:
+            working_copy.push(folder)
     checkpoints.save(
         step,
         args=ocp.args.StandardSave(state),
@@ -117,6 +124,7 @@ def restore(
       UserError: the checkpoint cannot be read.
     """
     abstract = _placed(shapes, shardings)
+    working_copy.bring(pathlib.Path(checkpoints.directory) / str(step))
     lacking = _empty_and_lacking(checkpoints, step, abstract)
     if not lacking:
         return _read(checkpoints, step, ocp.args.StandardRestore(abstract))
@@ -166,6 +174,7 @@ def restore_part(
       UserError: the checkpoint cannot be read.
     """
     abstract = _placed(shapes, shardings)
+    working_copy.bring(pathlib.Path(checkpoints.directory) / str(step))
     placing = ocp.checkpoint_utils.construct_restore_args(abstract)
     args = ocp.args.PyTreeRestore(abstract, restore_args=placing, partial_restore=True)
     found = _read(checkpoints, step, args)

@@ -37,6 +37,13 @@ DISK_IS_FULL = (
 )
 
 
+def cache_folder() -> pathlib.Path:
+    """What we keep for the user's other runs: ~/.cache/ddae_jax, or in
+    XDG_CACHE_HOME."""
+    given = os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "ddae_jax")
+    return pathlib.Path(given).expanduser().absolute()
+
+
 @contextlib.contextmanager
 def replacing(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
     """Gives a path to write to, which becomes `path` where the block succeeds.

@@ -13,6 +13,7 @@ from absl import logging
 from rich import console
 from rich import progress as rich_progress
 
+from ddae_jax.runtime.copy_notes import as_given
 from ddae_jax.runtime.files import NO_SPACE, disk_is_full
 
 FILE = "metrics.jsonl"
@@ -25,6 +26,7 @@ def to_stderr() -> None:
     logging.set_verbosity(logging.INFO)
     logging.set_stderrthreshold("info")
     logging.get_absl_handler().addFilter(_is_shown)
+    logging.get_absl_handler().addFilter(_with_urls)
 
 
 def _is_shown(record) -> bool:
@@ -35,6 +37,14 @@ def _is_shown(record) -> bool:
     # A full disk is told in one line, by main.
     error = record.exc_info[1] if record.exc_info else None
     return not (disk_is_full(error) or NO_SPACE in record.getMessage())
+
+
+def _with_urls(record) -> bool:
+    text = record.getMessage()
+    given = as_given(text)
+    if given != text:
+        record.msg, record.args = given, ()
+    return True
 
 
 def _summary_writer() -> type:

@@ -14,6 +14,8 @@ from ml_collections import ConfigDict, config_flags
 
 from ddae_jax.data import image_folder
 from ddae_jax.errors import UserError
+from ddae_jax.runtime import workdirs
+from ddae_jax.runtime.object_store import is_url
 from ddae_jax.settings import config_files, plain, saved, schema
 from ddae_jax.settings.fields import unknown
 from ddae_jax.settings.root import CHOSEN, Settings
@@ -30,14 +32,14 @@ class Command:
     Attributes:
       settings: checked.
       tasks: to run now; settings.tasks where none was named.
-      workdir: may not exist yet.
+      workdir: a folder, or the URL of one on an object store; may not exist yet.
       flags: the values of main's own flags.
       words: of the command line that says the same.
     """
 
     settings: Settings
     tasks: tuple[str, ...]
-    workdir: pathlib.Path
+    workdir: str
     flags: flags.FlagValues
     words: tuple[str, ...]
 
@@ -69,7 +71,27 @@ def parse(argv: Sequence[str], define: Callable[[flags.FlagValues], None]) -> Co
     tasks = tuple(values.task.split(",")) if values.task else ()
     # Before what is saved is read, because the file may register what that names.
     config = config_files.load(values.config) if values.config else None
-    earlier = saved.read(pathlib.Path(values.workdir)) if values.workdir else None
+    with workdirs.seen(values.workdir or "") as seen:
+        return _command(values, tasks, config, given, seen, tuple(argv[1:]))
+
+
+def _command(
+    values: flags.FlagValues,
+    tasks: tuple[str, ...],
+    config: ConfigDict | None,
+    given: Sequence[str],
+    seen: pathlib.Path,
+    words: tuple[str, ...],
+) -> Command:
+    """What is asked for, given what the workdir tells of an earlier run.
+
+    Args:
+      config: of the config file, if one was named.
+      given: words --config.FIELD=VALUE.
+      seen: the workdir, where one was named.
+      words: all of the command line.
+    """
+    earlier = saved.read(seen) if values.workdir else None
     config = config or _start(values, tasks, earlier)
     schema.complete(config)  # what is saved may register, too
     if "import" in tasks:  # what an earlier file needed is not this one's
@@ -78,27 +100,31 @@ def parse(argv: Sequence[str], define: Callable[[flags.FlagValues], None]) -> Co
     if config.name == image_folder.NAME:  # one config for everybody's folders
         config.name = _named_by(config.data.folder)
     variant = f"-{config.variant}" if config.variant else ""
-    workdir = pathlib.Path(values.workdir or f"runs/{config.name}{variant}")
+    workdir = values.workdir or f"runs/{config.name}{variant}"
     if not values.workdir:
-        earlier = saved.read(workdir)
+        seen = pathlib.Path(workdir)
+        earlier = saved.read(seen)
         schema.complete(config)
     if earlier is not None:
-        config = saved.keep_trained(config, earlier, workdir)
+        config = saved.keep_trained(config, earlier, seen)
+    _refuse_urls(config)
     settings = schema.build(config, tasks)
-    words = tuple(argv[1:])
     return Command(settings, tasks or settings.tasks, workdir, values, words)
 
 
-def save(command: Command) -> None:
+def save(command: Command, workdir: pathlib.Path) -> None:
     """Adds the command to commands.txt, and where it makes the experiment what it is,
-    writes config.json; process 0 alone."""
-    command.workdir.mkdir(parents=True, exist_ok=True)
+    writes config.json; process 0 alone.
+
+    Args:
+      workdir: the folder of command.workdir on this machine.
+    """
     if jax.process_index() != 0:
         return
-    first = not (command.workdir / saved.FILE).exists()
+    first = not (workdir / saved.FILE).exists()
     if first or set(command.tasks) & set(_MAKERS):
-        saved.write(command.settings, command.workdir)
-    with (command.workdir / "commands.txt").open("a") as lines:
+        saved.write(command.settings, workdir)
+    with (workdir / "commands.txt").open("a") as lines:
         words = shlex.join(["python", "-m", "ddae_jax.main", *command.words])
         lines.write(f"{words}\n")
 
@@ -114,6 +140,8 @@ def _start(
         config.name = "imported"
         config.tasks = ("import",)
         return config
+    if values.workdir and is_url(values.workdir):
+        raise UserError(f"--workdir: there is no run in {values.workdir}")
     if values.workdir and not pathlib.Path(values.workdir).is_dir():
         around = pathlib.Path(values.workdir).parent.glob("*")
         beside = [str(path) for path in around if (path / saved.FILE).is_file()]
@@ -124,6 +152,16 @@ def _start(
         "--config: name a file, such as configs/digits.py, or give the --workdir of an "
         "earlier run"
     )
+
+
+def _refuse_urls(config: ConfigDict) -> None:
+    """What is read in place, as memory maps and archives are, lies on a disk."""
+    for field, value in plain.flatten(config.to_dict()).items():
+        if field != "data.folder" and isinstance(value, str) and is_url(value):
+            raise UserError(
+                f"config.{field}: {value}: --workdir and config.data.folder alone may "
+                "be on an object store; copy it to a disk"
+            )
 
 
 def _named_by(folder: str) -> str:

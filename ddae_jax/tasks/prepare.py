@@ -3,12 +3,18 @@
 from absl import logging
 
 from ddae_jax.data import sources
+from ddae_jax.errors import UserError
 from ddae_jax.experiment import Experiment
+from ddae_jax.runtime.object_store import is_url
 
 
 def run(experiment: Experiment) -> None:
     """Prepares config.data.name in config.data.folder, or in TFDS's own folder."""
-    folder = sources.prepare(
-        experiment.settings.data.name, experiment.settings.data.folder or None
-    )
-    logging.info("%s is prepared in %s", experiment.settings.data.name, folder)
+    data = experiment.settings.data
+    if is_url(data.folder):
+        raise UserError(
+            f"config.data.folder: {data.folder}: prepare it in a local folder, and "
+            "copy that there"
+        )
+    folder = sources.prepare(data.name, data.folder or None)
+    logging.info("%s is prepared in %s", data.name, folder)

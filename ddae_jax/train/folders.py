@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import jax
 
 from ddae_jax.errors import UserError
-from ddae_jax.runtime import parallel
+from ddae_jax.runtime import parallel, working_copy
 from ddae_jax.runtime.files import replacing
 from ddae_jax.train.loop import DIVERGED
 
@@ -56,6 +56,7 @@ def clear(folder: str | pathlib.Path) -> None:
     parallel.all_processes(True)
     if jax.process_index() == 0:
         shutil.rmtree(folder, ignore_errors=True)
+        working_copy.push(pathlib.Path(folder))  # before another one begins in it
     parallel.all_processes(True)
 
 

@@ -175,7 +175,7 @@ def test_class_conditional_is_what_the_checkpoint_was_trained_with(tmp_path):
     saved = parse(
         TINY, f"--workdir={tmp_path}", "--config.train.class_conditional=True"
     )
-    command_line.save(saved)
+    command_line.save(saved, tmp_path)
     for words in ((), (TINY,), (TINY, "--config.train.class_conditional=False")):
         config = parse(*words, f"--workdir={tmp_path}").settings
         assert config.train.class_conditional
@@ -215,7 +215,7 @@ def test_a_process_brings_its_fields_and_its_sampler():
 def trained(tmp_path):
     """A workdir as training leaves it, as far as the command line looks."""
     words = (TINY, f"--workdir={tmp_path}", "--config.train.steps=9")
-    command_line.save(parse(*words))
+    command_line.save(parse(*words), tmp_path)
     (tmp_path / "checkpoints").mkdir()
     return tmp_path
 
@@ -231,7 +231,7 @@ def test_a_later_task_uses_the_saved_config(trained):
 
 
 def test_a_task_that_was_named_once_is_not_the_configs(tmp_path):
-    command_line.save(parse(TINY, f"--workdir={tmp_path}", "--task=pretrain"))
+    command_line.save(parse(TINY, f"--workdir={tmp_path}", "--task=pretrain"), tmp_path)
     tasks = parse(TINY).settings.tasks
     assert parse(f"--workdir={tmp_path}").tasks == tasks
     assert len(tasks) > 1
@@ -310,7 +310,7 @@ def test_a_field_of_another_version_is_said(trained, caplog):
 
 
 def test_every_command_is_noted(trained):
-    command_line.save(parse(f"--workdir={trained}"))
+    command_line.save(parse(f"--workdir={trained}"), trained)
     lines = (trained / "commands.txt").read_text().splitlines()
     assert len(lines) == 2
     assert all(line.startswith("python -m ddae_jax.main") for line in lines)

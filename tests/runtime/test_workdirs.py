@@ -179,9 +179,14 @@ def test_a_run_that_is_stopped_has_saved_into_the_store(server):
     url = "s3://bucket/stopped"
     flags = run_tools.pretraining(url, 100_000, "--config.train.checkpoint_every=50000")
     process = run_tools.start(*flags)
-    object_store.wait_for(lambda: "stopped/metrics.jsonl" in server.log(), process)
+
+    def has_rows():  # the first time it is empty
+        return server.log().count("stopped/metrics.jsonl") > 1
+
+    object_store.wait_for(has_rows, process)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
     (step,) = committed(server, url)
     assert f"stopped by signal at step {step}, saved" in errors
     assert not server.files.exists(f"{url}/.lock")

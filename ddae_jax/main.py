@@ -4,7 +4,6 @@ import sys
 
 from absl import flags, logging
 
-from ddae_jax.errors import UserError
 from ddae_jax.runtime import exits
 
 
@@ -43,7 +42,7 @@ def run(argv: list[str]) -> None:
     Raises:
       UserError: one line for the user.
     """
-    from ddae_jax.runtime import files, joining, log, parallel
+    from ddae_jax.runtime import files, joining, log, parallel, processes
     from ddae_jax.settings import command_line
     from ddae_jax.tasks import TASKS
 
@@ -60,7 +59,7 @@ def run(argv: list[str]) -> None:
     )
     from ddae_jax.experiment import Experiment
 
-    with files.only_run_in(command.workdir):
+    with processes.held_by_first(files.only_run_in(command.workdir)):
         command_line.save(command)
         experiment = Experiment(command.settings, command.workdir)
         for name in ("preflight",) * given.preflight + command.tasks:
@@ -76,17 +75,12 @@ def main(argv: list[str] | None = None) -> None:
     flags.FLAGS.mark_as_parsed()  # absl's own flags: we parse ours
     try:
         print(help_text()) if {"--help", "-h"} & set(argv[1:]) else run(argv)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
     except KeyboardInterrupt:
         exits.leave("interrupted; the same command goes on", 130)
     except Exception as error:
-        from ddae_jax.runtime import files
+        from ddae_jax.runtime import ending
 
-        if not files.disk_is_full(error):
-            raise
-        exits.leave(f"error: {files.DISK_IS_FULL}", 1)
+        ending.fail(error)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 
-import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from ddae_jax.data import image_folder
 from ddae_jax.errors import UserError
+from ddae_jax.runtime import processes
 from ddae_jax.settings import config_files, plain, saved, schema
 from ddae_jax.settings.fields import unknown
 from ddae_jax.settings.root import CHOSEN, Settings
@@ -88,10 +88,12 @@ def parse(argv: Sequence[str], define: Callable[[flags.FlagValues], None]) -> Co
 
 def save(command: Command) -> None:
     """Adds the command to commands.txt, and where it makes the experiment what it is,
-    writes config.json; process 0 alone."""
+    writes config.json; process 0 does."""
+    processes.on_first(lambda: _save(command))
+
+
+def _save(command: Command) -> None:
     command.workdir.mkdir(parents=True, exist_ok=True)
-    if jax.process_index() != 0:
-        return
     first = not (command.workdir / saved.FILE).exists()
     if first or set(command.tasks) & set(_MAKERS):
         saved.write(command.settings, command.workdir)

@@ -24,7 +24,7 @@ from ddae_jax.heads import FIXED_HEADS, TRAINED_HEADS
 from ddae_jax.heads.linear import Kind
 from ddae_jax.report import pictures
 from ddae_jax.report.wording import short
-from ddae_jax.runtime import parallel
+from ddae_jax.runtime import parallel, processes
 from ddae_jax.runtime.identity import of
 from ddae_jax.runtime.random import stream
 from ddae_jax.settings.probe import ProbeSettings
@@ -64,12 +64,15 @@ def run(experiment: Experiment) -> None:
     probe = experiment.settings.probe
     report = measure(experiment)
     experiment.write_json(f"{probe.output}.json", report)
-    if jax.process_index() == 0:
+
+    def write():
         (experiment.workdir / f"{probe.output}.txt").write_text(table(report))
         process = experiment.settings.process
         times = resolve_times(probe, process, process.probe_times)
         drawn = _heat_map(report, columns(times, probe.concat))
         pictures.write_png(experiment.workdir / f"{probe.output}.png", drawn)
+
+    processes.on_first(write)
     logging.info("%s", summary(report))
 
 

@@ -4,7 +4,6 @@ import sys
 
 from absl import flags
 
-from ddae_jax.errors import UserError
 from ddae_jax.runtime import exits
 
 
@@ -69,19 +68,12 @@ def main(argv: list[str] | None = None) -> None:
     flags.FLAGS.mark_as_parsed()  # absl's own flags: we parse ours
     try:
         print(help_text()) if {"--help", "-h"} & set(argv[1:]) else run(argv)
-    except UserError as error:
-        from ddae_jax.runtime.copy_notes import as_given
-
-        print(f"error: {as_given(str(error))}", file=sys.stderr)
-        raise SystemExit(2) from None
     except KeyboardInterrupt:
         exits.leave("interrupted; the same command goes on", 130)
     except Exception as error:
-        from ddae_jax.runtime import files
+        from ddae_jax.runtime import ending
 
-        if not files.disk_is_full(error):
-            raise
-        exits.leave(f"error: {files.DISK_IS_FULL}", 1)
+        ending.fail(error)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from ddae_jax.errors import UserError
 from ddae_jax.experiment import autoencoder
 from ddae_jax.experiment.trained import Trained
 from ddae_jax.features.latents import Latents
-from ddae_jax.runtime import checkpoint, files, parallel
+from ddae_jax.runtime import checkpoint, files, parallel, processes
 from ddae_jax.runtime.downloaded import local_folder
 from ddae_jax.runtime.object_store import is_url
 from ddae_jax.runtime.random import stream
@@ -300,9 +300,8 @@ class Experiment:
         )
 
     def write_json(self, name: str, content: dict) -> None:
-        """Writes WORKDIR/`name`, whole or not at all; process 0 alone."""
-        if jax.process_index() == 0:
-            files.write_json(self.workdir / name, content)
+        """Writes WORKDIR/`name`, whole or not at all: `processes.on_first`."""
+        processes.on_first(lambda: files.write_json(self.workdir / name, content))
 
     def read_json(self, name: str) -> dict:
         """Reads WORKDIR/`name`.

@@ -9,7 +9,6 @@ import collections
 import contextlib
 import dataclasses
 import fcntl
-import json
 import os
 import pathlib
 import re
@@ -26,8 +25,8 @@ from jaxtyping import Float, PRNGKeyArray
 from ddae_jax.data.identity import of_source
 from ddae_jax.data.source import Source
 from ddae_jax.features.encode import Encode, encode_batches
-from ddae_jax.runtime import identity, log
-from ddae_jax.runtime.files import replacing
+from ddae_jax.runtime import identity, log, parallel, processes
+from ddae_jax.runtime.files import write_json
 
 # Rows of a chunk: what an interruption can cost, and what waits in memory.
 CHUNK = 1024
@@ -99,20 +98,21 @@ def encode_set(
         for time in times
     ]
     writes = jax.process_index() == 0
-    with lock(folder) if writes else contextlib.nullcontext():
-        if writes:
-            with replacing(folder / "about.json") as part:
-                part.write_text(json.dumps(facts, indent=2) + "\n")
-        count = len(source)
-        flat = [(i, name) for i, at_time in enumerate(paths) for name in at_time]
-        rows = [_whole_rows(paths[i][name], count) if writes else 0 for i, name in flat]
-        rows = _from_first(rows)
+    count = len(source)
+    flat = [(i, name) for i, at_time in enumerate(paths) for name in at_time]
+
+    def begin():
+        write_json(folder / "about.json", facts)
+        return [_whole_rows(paths[i][name], count) for i, name in flat]
+
+    with processes.held_by_first(lock(folder)):
+        rows = processes.on_first(begin)
         missing = [
             cell for cell, whole in zip(flat, rows, strict=True) if whole < count
         ]
         if missing:
             # All chunks before this one are whole, in every array.
-            start = int(rows.min())
+            start = min(rows)
             logging.info(
                 "features of %s %s: %d of %d arrays, from image %d of %d",
                 *(source.name, source.split, len(missing), len(flat), start, count),
@@ -127,7 +127,7 @@ def encode_set(
             )
             batches = log.told("features", count, batches)
             _write([paths[i] for i in at_times], batches, start, count, writes)
-    _wait_for_all(str(folder))
+    parallel.all_processes(True)  # all of it is there
     return [{name: _open(path) for name, path in at.items()} for at in paths]
 
 
@@ -254,19 +254,3 @@ def _os_errors() -> Iterator[None]:
             raise
         code = int(found.group(1))
         raise OSError(code, os.strerror(code), "feature cache") from error
-
-
-def _from_first(values: Sequence[int]) -> np.ndarray:
-    """Process 0's values, on every process."""
-    if jax.process_count() == 1:
-        return np.asarray(values)
-    from jax.experimental import multihost_utils
-
-    return multihost_utils.broadcast_one_to_all(np.asarray(values))
-
-
-def _wait_for_all(name: str) -> None:
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices(name)

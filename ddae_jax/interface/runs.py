@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
@@ -15,7 +14,7 @@ from ddae_jax.experiment import Experiment
 from ddae_jax.interface import model, requests
 from ddae_jax.interface.labels import Labelled, Numbered, together
 from ddae_jax.interface.perform import perform
-from ddae_jax.runtime import checkpoint, files, parallel
+from ddae_jax.runtime import checkpoint, files, processes
 
 
 def run(
@@ -134,20 +133,22 @@ def _keep(
     splits: Mapping[str, Numbered],
     class_names: tuple[str, ...],
 ) -> None:
-    """Writes the images into the workdir, unless they are there; process 0 alone."""
-    folder = experiment.workdir / arrays.NAME
-    path = folder / "train_images.npy"
-    kept = files.map_array(path) if path.exists() else None
-    same = kept is not None and np.array_equal(kept, splits["train"][0])
-    if not same and checkpoint.has_any(experiment.workdir):
-        raise UserError(
-            f"{experiment.workdir} was trained on other images; name another workdir"
-        )
-    parallel.all_processes(True)  # all have looked before it is written
-    if jax.process_index() == 0:
+    """Writes the images into the workdir, unless they are there; process 0 does."""
+
+    def keep():
+        folder = experiment.workdir / arrays.NAME
+        path = folder / "train_images.npy"
+        kept = files.map_array(path) if path.exists() else None
+        same = kept is not None and np.array_equal(kept, splits["train"][0])
+        if not same and checkpoint.has_any(experiment.workdir):
+            raise UserError(
+                f"{experiment.workdir} was trained on other images; name another "
+                "workdir"
+            )
         for split, (images, labels) in splits.items():
             arrays.write(folder, split, images, labels, class_names)
-    parallel.all_processes(True)
+
+    processes.on_first(keep)
 
 
 def _written(workdir):

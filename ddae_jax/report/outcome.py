@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from ddae_jax.errors import UserError
 from ddae_jax.report import pictures as drawings
 from ddae_jax.report import wording
+from ddae_jax.runtime import processes
 from ddae_jax.runtime.files import replacing
 
 LAYOUT = "shown"
@@ -99,7 +100,9 @@ def is_picture_of(name: str, file: str) -> bool:
 
 
 def write(workdir: str | pathlib.Path, name: str, outcome: Outcome) -> None:
-    """Writes NAME.json, NAME.txt and the pictures into `workdir`; process 0 alone.
+    """Writes NAME.json, NAME.txt and the pictures into `workdir`; process 0 does.
+
+    All processes must call it: see `processes.on_first`.
 
     All of them appear together, the JSON file last; pictures of an earlier outcome of
     this name are removed. In the JSON file, numbers that are not finite are null.
@@ -111,9 +114,12 @@ def write(workdir: str | pathlib.Path, name: str, outcome: Outcome) -> None:
     check_name(name)
     if taken := set(_OURS) & set(outcome.facts):
         raise ValueError(f"facts of {name}: {sorted(taken)} are keys of every outcome")
-    if jax.process_index() != 0:
-        return
-    workdir = pathlib.Path(workdir)
+    processes.on_first(lambda: _write(pathlib.Path(workdir), name, outcome))
+    if jax.process_index() == 0:
+        logging.info("%s: %s", name, outcome.summary)
+
+
+def _write(workdir: pathlib.Path, name: str, outcome: Outcome) -> None:
     files, shown = {}, []
     for number, picture in enumerate(outcome.pictures, 1):
         file = picture_file(name, number)
@@ -131,7 +137,6 @@ def write(workdir: str | pathlib.Path, name: str, outcome: Outcome) -> None:
     for path in (workdir / f"{name}.png", *workdir.glob(f"{name}+*.png")):
         if path.name not in files:
             path.unlink(missing_ok=True)
-    logging.info("%s: %s", name, outcome.summary)
 
 
 def text(outcome: Outcome) -> str:

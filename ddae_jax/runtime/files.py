@@ -13,7 +13,6 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from typing import BinaryIO
 
-import jax
 import numpy as np
 from jaxtyping import Shaped
 
@@ -158,7 +157,7 @@ def _check_mode(path, mode):
 
 @contextlib.contextmanager
 def only_run_in(workdir: str | pathlib.Path) -> Iterator[None]:
-    """Holds the lock of `workdir`, which it makes; process 0 alone holds it.
+    """Holds the lock of `workdir`, which it makes; for process 0 alone.
 
     The system releases the lock when the process ends, however it ends. Unfinished
     files that a killed run has left are removed.
@@ -169,14 +168,11 @@ def only_run_in(workdir: str | pathlib.Path) -> Iterator[None]:
     workdir = pathlib.Path(workdir)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        lock = None if jax.process_index() else (workdir / ".lock").open("a")
+        lock = (workdir / ".lock").open("a")
     except OSError as error:
         if disk_is_full(error):
             raise
         raise UserError(f"--workdir: {workdir}: {error.strerror}") from error
-    if lock is None:
-        yield
-        return
     with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

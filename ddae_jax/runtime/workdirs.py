@@ -20,6 +20,7 @@ from ddae_jax.runtime import (
     exits,
     files,
     parallel,
+    processes,
     store_lock,
     working_copy,
 )
@@ -71,30 +72,24 @@ def opened(given: str | pathlib.Path) -> Iterator[pathlib.Path]:
         processes are on several hosts, and the workdir on an object store.
     """
     if not is_url(given):
-        with files.only_run_in(given):
+        with processes.held_by_first(files.only_run_in(given)):
             yield pathlib.Path(given)
         return
     url = str(given).rstrip("/")
     folder = copy_notes.folder_of(url)
-    with contextlib.ExitStack() as stack:
-        trouble = None
-        try:
-            stack.enter_context(files.only_run_in(folder))
-            if jax.process_index() == 0:
-                stack.enter_context(_in_store(folder, url))
-        except UserError as error:
-            trouble = error
-        begun = parallel.all_processes(trouble is None)
-        if trouble is not None:
-            raise trouble
-        if not begun:
-            raise UserError(f"--workdir: process 0 cannot work in {url}")
+    with processes.held_by_first(_working_copy(folder, url)):
         if not parallel.all_processes(_same_copy(folder)):
             raise UserError(
                 f"--workdir: {url}: several hosts write one checkpoint to a file "
                 "system that all of them see: mount the bucket (gcsfuse, mountpoint-s3)"
             )
         yield folder
+
+
+@contextlib.contextmanager
+def _working_copy(folder: pathlib.Path, url: str) -> Iterator[None]:
+    with files.only_run_in(folder), _in_store(folder, url):
+        yield
 
 
 def _same_copy(folder: pathlib.Path) -> bool:

@@ -8,13 +8,12 @@ import re
 import shlex
 from collections.abc import Callable, Sequence
 
-import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from ddae_jax.data import image_folder
 from ddae_jax.errors import UserError
-from ddae_jax.runtime import workdirs
+from ddae_jax.runtime import processes, workdirs
 from ddae_jax.runtime.object_store import is_url
 from ddae_jax.settings import config_files, plain, saved, schema
 from ddae_jax.settings.fields import unknown
@@ -114,13 +113,15 @@ def _command(
 
 def save(command: Command, workdir: pathlib.Path) -> None:
     """Adds the command to commands.txt, and where it makes the experiment what it is,
-    writes config.json; process 0 alone.
+    writes config.json; process 0 does.
 
     Args:
       workdir: the folder of command.workdir on this machine.
     """
-    if jax.process_index() != 0:
-        return
+    processes.on_first(lambda: _save(command, workdir))
+
+
+def _save(command: Command, workdir: pathlib.Path) -> None:
     first = not (workdir / saved.FILE).exists()
     if first or set(command.tasks) & set(_MAKERS):
         saved.write(command.settings, workdir)

@@ -4,6 +4,7 @@ The files go on where an interruption left them; data/latents.py says what they 
 """
 
 import dataclasses
+import functools
 import pathlib
 
 import jax
@@ -22,7 +23,7 @@ from ddae_jax.errors import UserError
 from ddae_jax.experiment import Experiment, autoencoder
 from ddae_jax.features.encode import evaluation_inputs
 from ddae_jax.features.latents import Latents
-from ddae_jax.runtime import compiler, identity, log, parallel
+from ddae_jax.runtime import compiler, identity, log, parallel, processes
 
 
 def run(experiment: Experiment) -> None:
@@ -44,9 +45,12 @@ def run(experiment: Experiment) -> None:
     params = jax.device_put(params, parallel.replicated(mesh))
     for split, source in sources.items():
         _write_split(experiment, folder, encoded, source, split, latents, params)
-    if jax.process_index() == 0:
+
+    def finish():
         finished = _normalised(encoded, folder, settings.normalise, latents.scale)
         latents_data.write(folder, finished)
+
+    processes.on_first(finish)
     logging.info(
         "latents of %d images, %s, in %s",
         *(sum(encoded.counts.values()), "x".join(map(str, encoded.shape)), folder),
@@ -110,21 +114,23 @@ def _begun(
         settings.file_images,
         {split: len(source) for split, source in sources.items()},
     )
+    processes.on_first(lambda: _begin(folder, encoded, sources))
+    return encoded
+
+
+def _begin(folder: pathlib.Path, encoded: Encoded, sources: dict[str, Source]) -> None:
     found = latents_data.read(folder)
-    parallel.all_processes(True)  # all have looked
     there = found is not None or (folder.is_dir() and any(folder.iterdir()))
     if there and (found is None or found.identity != encoded.identity):
         raise UserError(
             f"config.encode.folder: {folder} holds something else than these latents; "
             "name another folder, or remove it"
         )
-    if jax.process_index() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        latents_data.write(folder, encoded)
-        for split, source in sources.items():
-            labels = np.asarray(source.labels, np.int32)
-            latents_data.write_array(folder / f"{split}_labels.npy", labels)
-    return encoded
+    folder.mkdir(parents=True, exist_ok=True)
+    latents_data.write(folder, encoded)
+    for split, source in sources.items():
+        labels = np.asarray(source.labels, np.int32)
+        latents_data.write_array(folder / f"{split}_labels.npy", labels)
 
 
 def _write_split(
@@ -140,8 +146,9 @@ def _write_split(
     progress = log.Progress(f"encode {split}", len(source))
     size = experiment.settings.encode.batch_size
     for start in encoded.starts(split):
-        whole = _is_whole(encoded, folder, split, start)
-        if parallel.all_processes(whole):
+        path = encoded.path(folder, split, start)
+        is_whole = functools.partial(_is_whole, encoded, folder, split, start)
+        if processes.on_first(is_whole):
             continue
         stop = min(start + encoded.file_images, len(source))
         part = data_source.subset(source, np.arange(start, stop))
@@ -157,9 +164,8 @@ def _write_split(
                 f"config.encode.dtype: moments of images {start} to {stop - 1} of "
                 f"{split} are not finite in {encoded.dtype}"
             )
-        if jax.process_index() == 0:
-            latents_data.write_array(encoded.path(folder, split, start), rows)
-    parallel.all_processes(True)  # all files are there
+        write = functools.partial(latents_data.write_array, path, rows)
+        processes.on_first(write)
     progress.close()
 
 

@@ -4,13 +4,12 @@ import pathlib
 import shutil
 
 import flax.linen as nn
-import jax
 from absl import logging
 
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import DATA, Experiment, autoencoder
 from ddae_jax.experiment.trained import Trained
-from ddae_jax.runtime import parallel
+from ddae_jax.runtime import parallel, processes
 from ddae_jax.runtime.files import read_json, write_json
 from ddae_jax.settings import plain, saved
 from ddae_jax.weights import families, folder, published
@@ -46,12 +45,24 @@ def run(experiment: Experiment) -> None:
       UserError: no checkpoint; config.export.path is not given, or has files that are
         not of an earlier export; the network has no published form.
     """
-    target = _target(experiment.settings.export.path)
+    given = experiment.settings.export.path
+    processes.on_first(lambda: _check(given))
     trained = experiment.trained()
     params = parallel.on_host(trained.params)
     of_autoencoder = parallel.on_host(trained.autoencoder)
-    if jax.process_index() != 0:
-        return
+    target = pathlib.Path(given)
+    processes.on_first(
+        lambda: _export(experiment, target, trained, params, of_autoencoder)
+    )
+
+
+def _export(
+    experiment: Experiment,
+    target: pathlib.Path,
+    trained: Trained,
+    params: dict,
+    of_autoencoder: dict | None,
+) -> None:
     official = experiment.settings.export.format == "official"
     network = trained.denoiser.network
     if official:
@@ -88,7 +99,8 @@ def _write(
         folder.write_parameters(target, params)
 
 
-def _target(given: str) -> pathlib.Path:
+def _check(given: str) -> None:
+    """Raises a UserError where config.export.path cannot be the folder to write."""
     if not given:
         raise UserError("config.export.path: name a folder for the weights")
     target = pathlib.Path(given)
@@ -102,7 +114,6 @@ def _target(given: str) -> pathlib.Path:
         raise UserError(
             f"config.export.path: {given} holds other files: name a new folder"
         )
-    return target
 
 
 def _card(

@@ -18,7 +18,7 @@ from absl import logging
 from ddae_jax.diffusion import PROCESSES
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import DATA, Experiment, autoencoder, opening
-from ddae_jax.runtime import checkpoint
+from ddae_jax.runtime import checkpoint, parallel, processes
 from ddae_jax.runtime.files import check_regular, read_json, write_json
 from ddae_jax.settings import plain, saved, schema
 from ddae_jax.settings.autoencoder import AutoencoderSettings
@@ -103,15 +103,16 @@ def run(experiment: Experiment) -> Experiment:
     if not found.names:
         _write_autoencoder(workdir / autoencoder.NAME, found.network, found.params)
         return experiment
-    if (workdir / "checkpoints").is_dir():
+    if processes.on_first((workdir / "checkpoints").is_dir):
         raise UserError(f"--workdir: {workdir} has checkpoints already; name a new one")
     settings = _configured(experiment.settings, found)
     experiment = dataclasses.replace(experiment, settings=settings)
     classes = found.network.num_classes
     _write_checkpoint(experiment, found)
-    if found.autoencoder is not None and jax.process_index() == 0:
+    if found.autoencoder is not None:
+        copy = functools.partial(shutil.copytree, dirs_exist_ok=True)
         target = workdir / autoencoder.NAME
-        shutil.copytree(found.autoencoder, target, dirs_exist_ok=True)
+        processes.on_first(lambda: str(copy(found.autoencoder, target)))
     experiment.write_json(
         DATA,
         {
@@ -314,12 +315,16 @@ def _write_checkpoint(experiment: Experiment, found: _Found) -> None:
     shapes = jax.eval_shape(init, jax.random.key(0))
     # Adam begins at zeros; one array for all of a shape, or they would be most of the
     # memory that this takes.
-    zeros = functools.cache(jnp.zeros)
+    whole = parallel.replicated(experiment.mesh)
+    zeros = functools.cache(functools.partial(jnp.zeros, device=whole))
     fresh = jax.tree.map(lambda leaf: zeros(leaf.shape, leaf.dtype), shapes)
     # Training keeps weights projected from before its first step on; the EMA, which is
     # what was read, stays so bit by bit.
-    trained = found.network.project(found.params)
-    state = fresh.replace(params=trained, ema=found.params)
+    trained = parallel.on_host(found.network.project(found.params))
+    state = fresh.replace(
+        params=parallel.place_state(experiment.mesh, trained),
+        ema=parallel.place_state(experiment.mesh, parallel.on_host(found.params)),
+    )
     keep = checkpoint.Keep(best=False)
     with checkpoint.manager(experiment.workdir, keep) as checkpoints:
         # No loss was measured: any that training measures is better.
@@ -328,9 +333,11 @@ def _write_checkpoint(experiment: Experiment, found: _Found) -> None:
 
 
 def _write_autoencoder(target: pathlib.Path, network: nn.Module, params: dict) -> None:
-    target.mkdir(parents=True, exist_ok=True)
-    if jax.process_index() == 0:
+    def write():
+        target.mkdir(parents=True, exist_ok=True)
         folder.write_parameters(target, params)
         description = {autoencoder.NAME: families.fields(network, without=("dtype",))}
         write_json(target / saved.FILE, description)
+
+    processes.on_first(write)
     logging.info("the autoencoder is in %s", target)

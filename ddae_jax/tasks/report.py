@@ -3,7 +3,6 @@
 import pathlib
 from collections.abc import Callable, Mapping
 
-import jax
 from absl import logging
 
 from ddae_jax.experiment import Experiment
@@ -14,6 +13,7 @@ from ddae_jax.report import (
     provenance_sections,
     run_sections,
 )
+from ddae_jax.runtime import processes
 from ddae_jax.runtime.files import read_json, replacing
 from ddae_jax.settings import plain
 from ddae_jax.tasks import TASKS
@@ -36,9 +36,11 @@ that writes through report/outcome.py needs no entry."""
 
 
 def run(experiment: Experiment) -> None:
-    """Writes `workdir`/report.html from what the other tasks left; process 0 alone."""
-    if jax.process_index() != 0:
-        return
+    """Writes `workdir`/report.html from what the other tasks left; process 0 does."""
+    processes.on_first(lambda: _write(experiment))
+
+
+def _write(experiment: Experiment) -> None:
     settings = experiment.settings
     subtitle = "{network} under {process}".format(**settings.names)
     data = describe_data(read_json(experiment.workdir / "data.json") or {})

@@ -15,7 +15,7 @@ from ddae_jax.experiment import Experiment, autoencoder
 from ddae_jax.features.latents import Latents
 from ddae_jax.generate import Generator, generate
 from ddae_jax.report import pictures
-from ddae_jax.runtime import log, parallel
+from ddae_jax.runtime import log, parallel, processes
 
 
 def configured_draw(
@@ -167,11 +167,14 @@ def run(experiment: Experiment) -> None:
             progress.tick(done, "samples")
     progress.close()
     images = np.concatenate(parts)
-    if writes_files:  # no image of an earlier call stays among them
-        shutil.rmtree(folder, ignore_errors=True)
-        unfinished.rename(folder)
-    if jax.process_index() == 0:
+
+    def write():
+        if writes_files:  # no image of an earlier call stays among them
+            shutil.rmtree(folder, ignore_errors=True)
+            unfinished.rename(folder)
         np.savez(experiment.workdir / "samples.npz", arr_0=images)
         grid = pictures.grid(images[: max(experiment.settings.sample.grid, 1)])
         pictures.write_png(experiment.workdir / "samples.png", grid)
         logging.info("%d samples in %s", count, experiment.workdir / "samples.npz")
+
+    processes.on_first(write)

@@ -14,7 +14,7 @@ from ddae_jax.errors import UserError
 from ddae_jax.experiment import Experiment
 from ddae_jax.report import figures as curves
 from ddae_jax.report import outcome
-from ddae_jax.runtime import checkpoint
+from ddae_jax.runtime import checkpoint, files, processes
 from ddae_jax.runtime.identity import of
 from ddae_jax.settings import plain
 from ddae_jax.tasks import fid, probe
@@ -144,16 +144,14 @@ def _stored(experiment, step, name, identity, function, *inputs):
     """The result in track/STEP_NAME.json where it has this identity, else a new one,
     stored."""
     file = f"{FOLDER}/{step:08d}_{name}.json"
-    try:
-        known = experiment.read_json(file)
-    except (FileNotFoundError, UserError):
-        known = {}
+    path = experiment.workdir / file
+    known = processes.on_first(lambda: files.read_json(path)) or {}
     if known.get("identity") == identity:
         logging.info("track: %s of step %d is known", name, step)
         return known["result"]
     logging.info("track: %s of step %d", name, step)
     result = function(experiment.changed("checkpoint", step=step), *inputs)
-    (experiment.workdir / FOLDER).mkdir(exist_ok=True)
+    processes.on_first(lambda: path.parent.mkdir(exist_ok=True))
     experiment.write_json(file, {"identity": identity, "result": result})
     return result
 

@@ -5,11 +5,9 @@ import pathlib
 import shutil
 from collections.abc import Mapping
 
-import jax
-
 from ddae_jax.errors import UserError
-from ddae_jax.runtime import parallel, working_copy
-from ddae_jax.runtime.files import replacing
+from ddae_jax.runtime import parallel, processes, working_copy
+from ddae_jax.runtime.files import write_json
 from ddae_jax.train.loop import DIVERGED
 
 SETTINGS = "settings.json"
@@ -18,10 +16,15 @@ SETTINGS = "settings.json"
 def find_settings(folder: str | pathlib.Path) -> dict | None:
     """What a folder was trained with; None where nothing was.
 
+    All processes get what process 0 sees, and decide alike.
+
     Raises:
       UserError: the file is damaged.
     """
-    path = pathlib.Path(folder) / SETTINGS
+    return processes.on_first(lambda: _read_settings(pathlib.Path(folder) / SETTINGS))
+
+
+def _read_settings(path: pathlib.Path) -> dict | None:
     try:
         found = json.loads(path.read_text())
     except FileNotFoundError:
@@ -34,13 +37,14 @@ def find_settings(folder: str | pathlib.Path) -> dict | None:
 
 
 def write_settings(folder: str | pathlib.Path, settings: Mapping) -> None:
-    """Makes `folder` the one of a training with these settings; process 0 alone."""
-    if jax.process_index() == 0:
-        folder = pathlib.Path(folder)
+    """Makes `folder` the one of a training with these settings."""
+    folder = pathlib.Path(folder)
+
+    def write():
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / SETTINGS) as part:
-            part.write_text(json.dumps(dict(settings), indent=2) + "\n")
-    parallel.all_processes(True)
+        write_json(folder / SETTINGS, settings)
+
+    processes.on_first(write)
 
 
 def has_diverged(folder: str | pathlib.Path) -> bool:
@@ -48,16 +52,18 @@ def has_diverged(folder: str | pathlib.Path) -> bool:
 
     Other settings may then begin anew in it: nothing of use is lost.
     """
-    return (pathlib.Path(folder) / DIVERGED).exists()
+    return processes.on_first((pathlib.Path(folder) / DIVERGED).exists)
 
 
 def clear(folder: str | pathlib.Path) -> None:
     """Removes a training, when all processes have seen what is in its folder."""
     parallel.all_processes(True)
-    if jax.process_index() == 0:
-        shutil.rmtree(folder, ignore_errors=True)
-        working_copy.push(pathlib.Path(folder))  # before another one begins in it
-    parallel.all_processes(True)
+    processes.on_first(lambda: _remove(pathlib.Path(folder)))
+
+
+def _remove(folder: pathlib.Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    working_copy.push(folder)  # before another one begins in it
 
 
 def keep_only(folder: str | pathlib.Path, identity: str) -> None:

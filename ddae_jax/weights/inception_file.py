@@ -14,6 +14,7 @@ import numpy as np
 from absl import logging
 
 from ddae_jax.errors import UserError
+from ddae_jax.runtime import parallel, processes
 from ddae_jax.runtime.identity import of_file
 from ddae_jax.weights import folder, torch_files
 from ddae_jax.weights.inception import params_from_torch
@@ -72,16 +73,19 @@ def load(path: str | pathlib.Path, cache: pathlib.Path) -> InceptionFile:
     if not sha256.startswith(HASH_PREFIX):
         logging.warning("%s is not the published file, which is %s", path, FILE_NAME)
     target = cache / f"inception-{sha256}"
-    if (target / folder.FILE).is_file():
+    if parallel.all_processes((target / folder.FILE).is_file()):
         return _read(target)
     state = torch_files.state_dict(torch_files.read(path), "model")
     try:
         params = params_from_torch(state)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    if jax.process_index() == 0:
+
+    def write():
         target.mkdir(parents=True, exist_ok=True)
         folder.write_parameters(target, params)
+
+    processes.on_first(write)
     return InceptionFile(jax.tree.map(np.array, params), sha256)
 
 

@@ -8,7 +8,7 @@ from absl import logging
 from ddae_jax.data.identity import of_source
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import Experiment
-from ddae_jax.runtime import files, parallel
+from ddae_jax.runtime import files, processes
 from ddae_jax.runtime.identity import of
 from ddae_jax.tasks.fid.feature_network import (
     FeatureNetwork,
@@ -71,8 +71,7 @@ def _classifier(experiment: Experiment, folder: pathlib.Path) -> layer_chain.Cha
         "steps": steps,
         "seed": seed,
     }
-    parallel.all_processes(True)  # no process writes while another one looks
-    if (folder / layer_chain.DESCRIPTION).is_file():
+    if processes.on_first((folder / layer_chain.DESCRIPTION).is_file):
         found = layer_chain.read(folder)
         if {key: found.about.get(key) for key in facts} == facts:
             return found
@@ -97,7 +96,7 @@ def _classifier(experiment: Experiment, folder: pathlib.Path) -> layer_chain.Cha
         **facts,
         "training_accuracy": round(trained.accuracy, 4),
     }
-    if jax.process_index() == 0:
-        layer_chain.write(folder, trained.chain, trained.tensors, name, about)
+    chain, tensors = trained.chain, trained.tensors
+    processes.on_first(lambda: layer_chain.write(folder, chain, tensors, name, about))
     clear(training)
     return layer_chain.read(folder)

@@ -17,7 +17,7 @@ from ddae_jax.errors import UserError
 from ddae_jax.experiment import Experiment
 from ddae_jax.metrics import statistics_files
 from ddae_jax.metrics.frechet import Statistics
-from ddae_jax.runtime import parallel
+from ddae_jax.runtime import parallel, processes
 from ddae_jax.runtime.files import replacing
 from ddae_jax.runtime.identity import of, of_file, of_files
 from ddae_jax.tasks.fid import collect as fid_features
@@ -173,8 +173,7 @@ def _of_images(experiment, images, network, extract, mesh, cache) -> Reference:
             what="images of the reference",
         )
         statistics, features = collected.statistics(), collected.features()
-        if jax.process_index() == 0:
-            _write(path, statistics, features)
+        processes.on_first(lambda: _write(path, statistics, features))
     return Reference(images.name, images.identity, statistics, features, shown)
 
 

@@ -17,7 +17,7 @@ from ddae_jax.experiment.trained import Trained
 from ddae_jax.generate import generate
 from ddae_jax.metrics.frechet import FeatureSums
 from ddae_jax.report import pictures
-from ddae_jax.runtime import parallel
+from ddae_jax.runtime import parallel, processes
 from ddae_jax.runtime.files import replacing
 from ddae_jax.runtime.identity import of
 from ddae_jax.settings import plain
@@ -145,11 +145,14 @@ def drawn(
             saved = clock.monotonic()
 
     collected = fid_features.collect(extract, seen(), collected, report, "samples")
-    if jax.process_index() == 0:
+
+    def finish():
         if fid.keep_samples:
             shutil.rmtree(experiment.workdir / FOLDER, ignore_errors=True)
             folder.rename(experiment.workdir / FOLDER)
         partial.unlink(missing_ok=True)
+
+    processes.on_first(finish)
     name = f"{count:,} samples of step {trained.step}"
     return Samples(name, facts, collected, np.stack(shown))
 

@@ -16,7 +16,6 @@ goes through. What it leaves, OUTPUT being config.finetune.output:
 import dataclasses
 import pathlib
 
-import jax
 from absl import logging
 
 from ddae_jax.data import label_fraction
@@ -31,7 +30,7 @@ from ddae_jax.experiment.trained import Trained
 from ddae_jax.models import NETWORKS
 from ddae_jax.models.base import Network
 from ddae_jax.report import outcome
-from ddae_jax.runtime import checkpoint, log, parallel
+from ddae_jax.runtime import checkpoint, log, parallel, processes
 from ddae_jax.settings import plain
 from ddae_jax.settings.fields import declared
 from ddae_jax.tasks.finetune import classifier as classifiers
@@ -100,9 +99,7 @@ def run(experiment: Experiment) -> None:
     )
     state = _fit(experiment, folder, trained, classifier, layers, feed, test)
     finetune_saved.write(folder, parallel.on_host(state.ema))
-    if jax.process_index() != 0:
-        return
-    rows = log.read_metrics(folder)
+    rows = processes.on_first(lambda: log.read_metrics(folder))
     fixed = set(network.fixed_parameters)
     shapes = depths.parameter_shapes(denoiser, trained.image_shape)
     facts = {
@@ -145,9 +142,8 @@ def _start(experiment: Experiment, train: Source) -> Trained:
     """The checkpoint, or random weights, for which no run need have been here."""
     if not experiment.settings.finetune.from_scratch:
         return experiment.trained()
-    if not (experiment.workdir / DATA).exists():
+    if not processes.on_first((experiment.workdir / DATA).exists):
         experiment.describe_data(train)
-    parallel.all_processes(True)  # what process 0 wrote is there for the others
     return experiment.untrained()
 
 

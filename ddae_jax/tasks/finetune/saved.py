@@ -17,7 +17,7 @@ from ddae_jax.errors import UserError
 from ddae_jax.experiment import Experiment
 from ddae_jax.experiment.cell import TapAtTime
 from ddae_jax.experiment.trained import Trained
-from ddae_jax.runtime import parallel
+from ddae_jax.runtime import parallel, processes
 from ddae_jax.settings import plain
 from ddae_jax.tasks.finetune import classifier, depths
 from ddae_jax.train import folders
@@ -79,7 +79,7 @@ def claim(folder: pathlib.Path, wanted: dict) -> None:
     """
     found = folders.find_settings(folder)
     if found is None:
-        if (folder / "checkpoints").is_dir():
+        if processes.on_first((folder / "checkpoints").is_dir):
             raise UserError(
                 f"{folder}: has checkpoints but no {FILE}; delete the folder, or name "
                 "another --config.finetune.output"
@@ -106,9 +106,8 @@ def claim(folder: pathlib.Path, wanted: dict) -> None:
 
 
 def write(folder: pathlib.Path, params: dict) -> None:
-    """Writes the weights of a `Classifier`, whole or not at all; process 0 alone."""
-    if jax.process_index() == 0:
-        weights_folder.write_parameters(folder, params)
+    """Writes the weights of a `Classifier`, whole or not at all."""
+    processes.on_first(lambda: weights_folder.write_parameters(folder, params))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,6 +24,8 @@ from ddae_jax.train.plan import Every, Plan
 from ddae_jax.train.state import ClassifierState
 from ddae_jax.train.window import Metrics, stacked
 
+_WAITING = 4  # counts that the devices are still at, while the host goes on
+
 
 @dataclasses.dataclass(frozen=True)
 class Training:
@@ -110,22 +112,15 @@ class Training:
         inputs = evaluation_inputs(source, self.mesh, self.batch_size)
         for images, labels, indices, valid in inputs:
             x0, noise = clean_and_noise(images, indices, key, shape)
-            waiting.append(
-                [
-                    _count(
-                        self.classifier,
-                        params,
-                        _inputs(self.classifier, fixed, x0, noise, time),
-                        condition,
-                        labels,
-                        valid,
-                    )
-                    for time, condition in points
-                ]
-            )
-            if len(waiting) > 1:
-                totals += np.array(parallel.on_host(waiting.pop(0)))
-        totals += np.array(parallel.on_host(waiting.pop(0)))
+            for number, (time, condition) in enumerate(points):
+                seen = _inputs(self.classifier, fixed, x0, noise, time)
+                count = _count(self.classifier, params, seen, condition, labels, valid)
+                waiting.append((number, count))
+                # Several CPU devices hang where more than 32 programs wait for them.
+                if len(waiting) > _WAITING:
+                    _add(totals, *waiting.pop(0))
+        for one in waiting:
+            _add(totals, *one)
         return [int(total) / len(source) for total in totals]
 
     def input_shape(
@@ -137,6 +132,10 @@ class Training:
             for shape in (image_shape, self.classifier.noise_shape(image_shape), ())
         )
         return jax.eval_shape(self.classifier.inputs, fixed, *arrays).shape[1:]
+
+
+def _add(totals: np.ndarray, number: int, count: jax.Array) -> None:
+    totals[number] += int(parallel.on_host(count))
 
 
 class _Trainer:

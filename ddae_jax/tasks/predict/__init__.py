@@ -17,7 +17,7 @@ from ddae_jax.experiment import Experiment
 from ddae_jax.features.encode import encode_batches
 from ddae_jax.metrics.classification import accuracy
 from ddae_jax.report import outcome, pictures
-from ddae_jax.runtime import log, parallel
+from ddae_jax.runtime import log, parallel, processes
 from ddae_jax.tasks.predict import files as predict_files
 from ddae_jax.tasks.predict import head as predict_head
 from ddae_jax.tasks.predict import known
@@ -140,8 +140,9 @@ def _predict(
                 progress.report(done, "images")
     progress.close()
     if not model.head.probabilities:
-        if writing:  # classes of an earlier call are not those of these images
-            (experiment.workdir / predict_files.PREDICTIONS).unlink(missing_ok=True)
+        # Classes of an earlier call are not those of these images.
+        earlier = experiment.workdir / predict_files.PREDICTIONS
+        processes.on_first(lambda: earlier.unlink(missing_ok=True))
         return Found(np.zeros(0, int), np.zeros(0))
     return Found(np.concatenate(classes), np.concatenate(confidences))
 

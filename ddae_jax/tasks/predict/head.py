@@ -6,7 +6,6 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
@@ -22,6 +21,7 @@ from ddae_jax.experiment.trained import Trained
 from ddae_jax.features.encode import Encode, encode_set
 from ddae_jax.heads import logistic
 from ddae_jax.heads.logistic import LogisticRegression
+from ddae_jax.runtime import processes
 from ddae_jax.runtime.files import replacing
 from ddae_jax.tasks.finetune.saved import load_finetuned
 
@@ -120,8 +120,7 @@ def _probe(experiment: Experiment) -> Predictor:
     if head is None:
         logging.info("predict: fitting a head on %d training images", len(train))
         head = _fit(experiment, trained, chosen, train)
-        if jax.process_index() == 0:
-            write(path, head, identity)
+        processes.on_first(lambda: write(path, head, identity))
     else:
         logging.info("predict: the head of %s", path)
     facts = {

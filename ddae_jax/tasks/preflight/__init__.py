@@ -14,7 +14,7 @@ from absl import logging
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import Experiment
 from ddae_jax.report import outcome
-from ddae_jax.runtime import exits
+from ddae_jax.runtime import exits, processes
 from ddae_jax.settings.preflight import PreflightSettings
 from ddae_jax.tasks.preflight import judge, network, seen, workdir
 from ddae_jax.tasks.preflight.judge import Finding
@@ -53,7 +53,7 @@ def run(experiment: Experiment) -> None:
     )
     try:
         outcome.write(experiment.workdir, NAME, report)
-    except OSError as error:  # a workdir that cannot be written is among the findings
+    except (OSError, UserError) as error:  # the workdir: among the findings
         logging.info("%s: %s; not written: %s", NAME, summary, error)
     if wrong:
         raise UserError(f"{NAME}: {summary}")
@@ -63,7 +63,7 @@ def _checks(experiment: Experiment, settings: PreflightSettings) -> list[Finding
     with _limit("data and code", settings):
         mine = seen.by_this_process(experiment)
     with _limit("an answer of all processes", settings):
-        everyone = network.gather(mine)
+        everyone = processes.gather(mine)
     with _limit("settings", settings):
         different = network.differences(experiment.settings, everyone)
     found = judge.machines(everyone, settings)

@@ -1,10 +1,8 @@
-"""What all processes do together: exchange facts, compare clocks, sum arrays."""
+"""What all processes do together: compare settings and clocks, sum arrays."""
 
 import dataclasses
-import json
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from ddae_jax.runtime import compiler, parallel
+from ddae_jax.runtime import compiler, parallel, processes
 from ddae_jax.settings import plain
 from ddae_jax.settings.root import Settings
 
@@ -41,23 +39,6 @@ class AllReduce:
         return self.bytes * 2 * (self.devices - 1) / self.devices / self.seconds
 
 
-def gather(fact: Any) -> list[Any]:
-    """What each process gives, in their order; JSON-able. All must call it."""
-    if jax.process_count() == 1:
-        return [json.loads(json.dumps(fact))]
-    from jax.experimental import multihost_utils
-
-    content = np.frombuffer(json.dumps(fact).encode(), np.uint8)
-    lengths = multihost_utils.process_allgather(np.array(len(content), np.int32))
-    padded = np.zeros(int(lengths.max()), np.uint8)
-    padded[: len(content)] = content
-    rows = multihost_utils.process_allgather(padded)
-    return [
-        json.loads(bytes(np.asarray(row[:length])))
-        for row, length in zip(rows, lengths, strict=True)
-    ]
-
-
 def differences(settings: Settings, everyone: Sequence[dict]) -> dict[int, str]:
     """Process -> the first field that it has otherwise than process 0.
 
@@ -65,7 +46,7 @@ def differences(settings: Settings, everyone: Sequence[dict]) -> dict[int, str]:
     """
     if len({one["settings"] for one in everyone}) == 1:
         return {}
-    flat = gather(plain.flatten(plain.of_settings(settings)))
+    flat = processes.gather(plain.flatten(plain.of_settings(settings)))
     first, found = flat[0], {}
     for index, one in enumerate(flat):
         for field in sorted(first.keys() | one.keys()):
@@ -84,7 +65,7 @@ def clock_offsets() -> list[float]:
     rounds = []
     for _ in range(_ROUNDS):
         parallel.all_processes(True)
-        rounds.append(gather(time.time()))
+        rounds.append(processes.gather(time.time()))
     offsets = np.array(rounds) - np.array(rounds)[:, :1]
     return np.median(offsets, axis=0).tolist()
 

@@ -8,7 +8,7 @@ import uuid
 
 import jax
 
-from ddae_jax.tasks.preflight import network
+from ddae_jax.runtime import processes
 
 _SECONDS = 10  # that a network file system may take to show a new file
 
@@ -30,21 +30,21 @@ class View:
 
 def views(workdir: pathlib.Path, seconds: float = _SECONDS) -> list[View]:
     """The view of each process; leaves nothing behind."""
-    token = network.gather(uuid.uuid4().hex)[0]
+    token = processes.gather(uuid.uuid4().hex)[0]
     index = jax.process_index()
     mine = workdir / f".preflight-{token}-{index}"
     try:
         writes = _write(mine, token)
-        network.gather(None)  # from here on all have written
+        processes.gather(None)  # from here on all have written
         until = time.monotonic() + seconds
         sees = _appears(workdir / f".preflight-{token}-0", token, until)
-        told = network.gather([sees, writes])
+        told = processes.gather([sees, writes])
         shown = [False] * len(told)
         if index == 0:
             for other, (_, wrote) in enumerate(told):
                 path = workdir / f".preflight-{token}-{other}"
                 shown[other] = wrote and _appears(path, token, until)
-        shown = network.gather(shown)[0]
+        shown = processes.gather(shown)[0]
     finally:
         with contextlib.suppress(OSError):
             mine.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 import functools
 
-import jax
 import numpy as np
 from absl import logging
 from clu import parameter_overview
@@ -11,7 +10,7 @@ from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import Experiment, memory
 from ddae_jax.report import pictures
-from ddae_jax.runtime import checkpoint, parallel
+from ddae_jax.runtime import checkpoint, parallel, processes
 from ddae_jax.tasks import sample
 from ddae_jax.tasks.pretrain import overhead, source_search, start, targets, watch
 from ddae_jax.train import loop
@@ -147,11 +146,14 @@ def _describe_network(
 ) -> None:
     """Says what is trained, in the log and in parameters.txt; see `_check_network`."""
     shape, shapes = source.image_shape, _check_network(experiment, source)
-    if jax.process_index() == 0:
+
+    def write():
         overview = parameter_overview.get_parameter_overview(
             shapes, include_stats=False
         )
         (experiment.workdir / "parameters.txt").write_text(overview + "\n")
+
+    processes.on_first(write)
     logging.info(
         "%s: %d images of %s; %s with %.2f M parameters on %d device(s)",
         source.name,
@@ -177,10 +179,8 @@ def _pictures(experiment: Experiment, recipe: TrainStep, source: Source) -> Hook
 
     def picture(state, step):
         image = draw(state.ema)
-        if jax.process_index() == 0:
-            pictures.write_png(
-                experiment.workdir / "images" / f"step_{step:08d}.png", image
-            )
+        path = experiment.workdir / "images" / f"step_{step:08d}.png"
+        processes.on_first(lambda: pictures.write_png(path, image))
         return Measured(pictures={"samples": image})
 
     return Hook(Every(experiment.settings.train.sample_every), picture)

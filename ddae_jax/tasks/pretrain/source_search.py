@@ -7,7 +7,6 @@ training loss falls lowest. The tap that is best for a probe can be another one.
 import dataclasses
 import shutil
 
-import jax
 from absl import logging
 
 from ddae_jax.data.identity import of_source
@@ -15,7 +14,7 @@ from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import Experiment
 from ddae_jax.report import outcome
-from ddae_jax.runtime import checkpoint, log, parallel
+from ddae_jax.runtime import checkpoint, files, log, processes
 from ddae_jax.runtime.identity import of
 from ddae_jax.settings import plain, saved
 from ddae_jax.settings.source_search import AUTO
@@ -81,13 +80,11 @@ def resolved(experiment: Experiment, source: Source) -> Experiment:
         losses = {tap: _loss(experiment, source, tap, identity) for tap in taps}
         chosen = min(losses, key=losses.get)
         _write(experiment, losses, chosen, identity)
-        parallel.all_processes(True)
-        if jax.process_index() == 0:
-            shutil.rmtree(experiment.workdir / NAME, ignore_errors=True)
+        done = experiment.workdir / NAME
+        processes.on_first(lambda: shutil.rmtree(done, ignore_errors=True))
     logging.info("self-conditioning: the source is %s", chosen)
     found = with_source(experiment, chosen)
-    if jax.process_index() == 0:
-        saved.write(found.settings, experiment.workdir)
+    processes.on_first(lambda: saved.write(found.settings, experiment.workdir))
     return found
 
 
@@ -125,10 +122,8 @@ def _recipe(experiment: Experiment) -> dict:
 
 
 def _known(experiment: Experiment) -> dict:
-    try:
-        return experiment.read_json(f"{NAME}.json")
-    except (FileNotFoundError, UserError):
-        return {}
+    path = experiment.workdir / f"{NAME}.json"
+    return processes.on_first(lambda: files.read_json(path)) or {}
 
 
 def _loss(experiment: Experiment, source: Source, tap: str, identity: str) -> float:
@@ -156,7 +151,7 @@ def _loss(experiment: Experiment, source: Source, tap: str, identity: str) -> fl
         begin = start.find(candidate, source.image_shape)
     trainer = Pretraining(recipe, experiment.feed(source), train.accumulate, begin)
     loop.fit(folder, trainer, plan)
-    return float(log.read_metrics(folder)[-1]["loss"])
+    return processes.on_first(lambda: log.read_metrics(folder)[-1]["loss"])
 
 
 def _write(experiment, losses, chosen, identity) -> None:

@@ -4,7 +4,6 @@ import contextlib
 import pathlib
 from collections.abc import Mapping
 
-import jax
 import numpy as np
 
 from ddae_jax.data.identity import of_source
@@ -12,7 +11,7 @@ from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import Experiment
 from ddae_jax.features.encode import evaluation_inputs
-from ddae_jax.runtime import files, log, parallel
+from ddae_jax.runtime import files, log, parallel, processes
 from ddae_jax.runtime.identity import of
 from ddae_jax.tasks.fid.collect import extractor
 from ddae_jax.tasks.fid.feature_network import chain_network
@@ -38,9 +37,8 @@ def computed(
     network.check_images("features", source.image_shape)
     identity = of(network=dict(network.facts), images=of_source(source))
     file = experiment.workdir / FOLDER / f"{identity}.npy"
-    if not parallel.all_processes(file.exists()):
+    if not processes.on_first(file.exists):
         _write(experiment, file, network, source)
-        parallel.all_processes(True)
     return file
 
 
@@ -49,18 +47,26 @@ def _write(experiment, file, network, source) -> None:
     batch_size = experiment.settings.train.batch_size
     inputs = evaluation_inputs(source, experiment.mesh, batch_size)
     batches = ((number * batch_size, one) for number, one in enumerate(inputs))
-    shape, first = (len(source), network.width), jax.process_index() == 0
-    if first:
-        file.parent.mkdir(exist_ok=True)
-    with files.replacing(file) if first else contextlib.nullcontext() as part:
-        array = first and np.lib.format.open_memmap(part, "w+", np.float32, shape)
+    shape, array = (len(source), network.width), None
+    with contextlib.ExitStack() as unfinished:
+
+        def begin():
+            nonlocal array
+            file.parent.mkdir(exist_ok=True)
+            part = unfinished.enter_context(files.replacing(file))
+            array = np.lib.format.open_memmap(part, "w+", np.float32, shape)
+
+        def finish():
+            array.flush()
+            unfinished.close()
+
+        processes.on_first(begin)
         title = f"alignment: features of {network.name}"
         for start, (images, *_) in log.told(title, len(source), batches):
             features = parallel.on_host(extract(images).features)
-            if first:
+            if array is not None:
                 array[start : start + batch_size] = features[: len(source) - start]
-        if first:
-            array.flush()
+        processes.on_first(finish)
 
 
 def check_same(
@@ -76,16 +82,19 @@ def check_same(
       UserError: an array is another one than the run was trained with.
     """
     now = {name: _identity(array) for name, array in beside.items()}
-    known = files.read_json(experiment.workdir / BESIDE) or {}
+    processes.on_first(lambda: _check_known(experiment.workdir, now, first))
+
+
+def _check_known(workdir: pathlib.Path, now: dict[str, str], first: bool) -> None:
+    known = files.read_json(workdir / BESIDE) or {}
     for name, identity in now.items():
         if not first and known.get(name, identity) != identity:
             field = name.replace("/", ".")
             raise UserError(
-                f"config.objectives.{field}: not what {experiment.workdir} was trained "
-                "with"
+                f"config.objectives.{field}: not what {workdir} was trained with"
             )
     if now and (first or now != known):
-        experiment.write_json(BESIDE, now)
+        files.write_json(workdir / BESIDE, now)
 
 
 def _identity(array: np.ndarray) -> str:

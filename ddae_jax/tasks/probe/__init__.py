@@ -23,7 +23,7 @@ from ddae_jax.heads import FIXED_HEADS, TRAINED_HEADS
 from ddae_jax.heads.linear import Kind
 from ddae_jax.report import pictures
 from ddae_jax.report.wording import short
-from ddae_jax.runtime import parallel
+from ddae_jax.runtime import parallel, processes
 from ddae_jax.runtime.identity import of
 from ddae_jax.runtime.random import stream
 from ddae_jax.settings.probe import ProbeSettings
@@ -62,10 +62,13 @@ def run(experiment: Experiment) -> None:
     probe = experiment.settings.probe
     report = measure(experiment)
     experiment.write_json(f"{probe.output}.json", report)
-    if jax.process_index() == 0:
+
+    def write():
         (experiment.workdir / f"{probe.output}.txt").write_text(table(report))
         drawn = heat_map(report)
         pictures.write_png(experiment.workdir / f"{probe.output}.png", drawn)
+
+    processes.on_first(write)
     logging.info("%s", summary(report))
 
 

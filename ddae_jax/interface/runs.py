@@ -135,12 +135,14 @@ def _keep(
 ) -> None:
     """Writes the images into the workdir, unless they are there; process 0 does."""
 
+    trained = checkpoint.has_any(experiment.workdir)
+
     def keep():
         folder = experiment.workdir / arrays.NAME
         path = folder / "train_images.npy"
         kept = files.map_array(path) if path.exists() else None
         same = kept is not None and np.array_equal(kept, splits["train"][0])
-        if not same and checkpoint.has_any(experiment.workdir):
+        if not same and trained:
             raise UserError(
                 f"{experiment.workdir} was trained on other images; name another "
                 "workdir"

@@ -16,6 +16,7 @@ from ddae_jax.features.latents import Latents
 from ddae_jax.generate import Generator, generate
 from ddae_jax.report import pictures
 from ddae_jax.runtime import log, parallel
+from ddae_jax.runtime.files import replacing
 
 
 def configured_draw(
@@ -171,7 +172,9 @@ def run(experiment: Experiment) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)
     if jax.process_index() == 0:
-        np.savez(experiment.workdir / "samples.npz", arr_0=images)
+        archive = experiment.workdir / "samples.npz"
+        with replacing(archive) as part, part.open("wb") as file:
+            np.savez(file, arr_0=images)
         grid = pictures.grid(images[: max(experiment.settings.sample.grid, 1)])
         pictures.write_png(experiment.workdir / "samples.png", grid)
-        logging.info("%d samples in %s", count, experiment.workdir / "samples.npz")
+        logging.info("%d samples in %s", count, archive)

@@ -1,0 +1,73 @@
+"""Checkpoints with damaged files: named, and the newest one that is intact is used."""
+
+import pathlib
+import shutil
+from collections.abc import Sequence
+
+import jax
+from absl import logging
+
+from ddae_jax.errors import UserError
+from ddae_jax.runtime import checksums, parallel
+
+ASIDE = ".damaged"  # added to the names of those that are set aside
+
+
+def find(folder: pathlib.Path, step: int) -> str | None:
+    """One line that names a damaged file of a checkpoint; None where all are intact.
+
+    All processes ask, each reads a share of the files, and all hear of it.
+
+    Args:
+      folder: of the checkpoints.
+    """
+    step_folder = folder / str(step)
+    found = checksums.find_damage(step_folder, jax.process_index(), jax.process_count())
+    if parallel.all_processes(found is None):
+        return None
+    return f"checkpoint {step_folder} is damaged: {found or 'see the other processes'}"
+
+
+def newest_intact(folder: pathlib.Path, steps: Sequence[int]) -> int:
+    """The newest intact one of the checkpoints at `steps`, ascending; names the others.
+
+    Raises:
+      UserError: none is intact.
+    """
+    intact, damages = _search(folder, steps)
+    for line in damages.values():
+        logging.warning("%s; reading step %d instead", line, intact)
+    return intact
+
+
+def set_aside(folder: pathlib.Path) -> None:
+    """Renames the newest checkpoints that are damaged: the one before them goes on.
+
+    Raises:
+      UserError: none is intact.
+    """
+    steps = sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal())
+    if not steps:
+        return
+    intact, damages = _search(folder, steps)
+    for step, line in damages.items():
+        aside = folder / f"{step}{ASIDE}"
+        logging.warning("%s; set aside as %s, using step %d", line, aside.name, intact)
+        if jax.process_index() == 0:
+            shutil.rmtree(aside, ignore_errors=True)
+            (folder / str(step)).rename(aside)
+    parallel.all_processes(True)
+
+
+def _search(folder, steps) -> tuple[int, dict[int, str]]:
+    """(newest intact step, newer step -> its damage)."""
+    damages = {}
+    for step in reversed(steps):
+        line = find(folder, step)
+        if line is None:
+            return step, damages
+        damages[step] = line
+    raise UserError(
+        f"{damages[steps[-1]]}; no other is intact: restore its files, or remove "
+        f"{folder} to begin anew"
+    )

@@ -82,11 +82,9 @@ def main(argv: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         exits.leave("interrupted; the same command goes on", 130)
     except Exception as error:
-        from ddae_jax.runtime import files
-
-        if not files.disk_is_full(error):
+        if (line := exits.line_of(error)) is None:
             raise
-        exits.leave(f"error: {files.DISK_IS_FULL}", 1)
+        exits.leave(line, 1)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,14 @@ import pathlib
 import zlib
 from collections.abc import Callable, Iterable
 
-from ddae_jax.runtime.files import read_regular, replacing
+from ddae_jax.runtime.files import read_json, read_regular, replacing
 
 FILE = "checksums.json"
 _CHUNK = 1 << 22
 # Orbax adds the time of the commit, and a file that says so, when all else is written.
 _STEP_METADATA, _COMMIT_TIME = "_CHECKPOINT_METADATA", "commit_timestamp_nsecs"
 _COMMITTED = "commit_success.txt"
+_IN_EACH = (_STEP_METADATA, _COMMITTED, "metrics/metrics", "default/_METADATA")
 
 
 def write(folder: str | pathlib.Path) -> None:
@@ -55,6 +56,13 @@ def find_damage(
         if found != wanted[name]:
             return f"{name}: {_difference(wanted[name], found)}"
     return None
+
+
+def lacks_files(folder: str | pathlib.Path) -> bool:
+    """Whether a file is missing below `folder`, of a checkpoint; nothing is read."""
+    folder = pathlib.Path(folder)
+    sums = read_json(folder / FILE) or {}
+    return not all((folder / name).is_file() for name in (*sums, *_IN_EACH))
 
 
 def _difference(wanted, found) -> str:

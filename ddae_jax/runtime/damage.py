@@ -40,8 +40,14 @@ def newest_intact(folder: pathlib.Path, steps: Sequence[int]) -> int:
     return intact
 
 
-def set_aside(folder: pathlib.Path) -> None:
-    """Renames the newest checkpoints that are damaged: the one before them goes on.
+def tidy(folder: pathlib.Path, every: int = 0) -> None:
+    """Makes sure that the newest checkpoint is intact, before a run goes on from it.
+
+    Newer ones that are damaged are renamed. Older ones that lack a file, because a run
+    was killed while it removed them, are removed: orbax would keep them for ever.
+
+    Args:
+      every: steps that are multiples of it were to stay: they are renamed, too.
 
     Raises:
       UserError: none is intact.
@@ -51,11 +57,17 @@ def set_aside(folder: pathlib.Path) -> None:
         return
     intact, damages = _search(folder, steps)
     for step, line in damages.items():
-        aside = folder / f"{step}{ASIDE}"
-        logging.warning("%s; set aside as %s, using step %d", line, aside.name, intact)
-        if jax.process_index() == 0:
-            shutil.rmtree(aside, ignore_errors=True)
-            (folder / str(step)).rename(aside)
+        logging.warning("%s; set aside, using step %d", line, intact)
+    parallel.all_processes(True)  # all have looked
+    if jax.process_index() == 0:
+        for step in steps:
+            lacks = step < intact and checksums.lacks_files(folder / str(step))
+            if step in damages or (lacks and every and step % every == 0):
+                aside = folder / f"{step}{ASIDE}"
+                shutil.rmtree(aside, ignore_errors=True)
+                (folder / str(step)).rename(aside)
+            elif lacks:
+                shutil.rmtree(folder / str(step))
     parallel.all_processes(True)
 
 

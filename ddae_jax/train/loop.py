@@ -100,7 +100,7 @@ def fit(
         been saved.
     """
     folder = pathlib.Path(folder)
-    damage.set_aside(folder / "checkpoints")
+    damage.tidy(folder / "checkpoints", plan.keep.every)
     with checkpoint.manager(folder, plan.keep) as checkpoints:
         latest = checkpoints.latest_step()
         first = latest or 0

@@ -15,7 +15,7 @@ PEER_IS_LOST = (
     "another process of the run has ended, or cannot be reached: look at what it said "
     "last; what was saved stays, and the same command goes on"
 )
-# In what jax says then, of gloo and of its own service.
+# In what jax and orbax say then, of gloo and of the coordination service.
 _LOST = (
     "closed by peer",
     "reset by peer",
@@ -24,7 +24,7 @@ _LOST = (
     "unavailable",
     "heartbeat",
     "unhealthy",
-    "timed out waiting",
+    "waiting for async_",  # orbax's barriers
 )
 
 
@@ -92,7 +92,7 @@ def limit(seconds: float, line: str, status: int = 2) -> Iterator[None]:
         watch.cancel()
 
 
-def line_of(error: BaseException) -> str | None:
+def line_of(error: BaseException | None) -> str | None:
     """What a run that fails with `error`, through no fault of its own, says at its end;
     None where it is something else."""
     from ddae_jax.runtime import files  # which takes long: it imports jax
@@ -101,11 +101,12 @@ def line_of(error: BaseException) -> str | None:
         return f"error: {files.DISK_IS_FULL}"
     import jax
 
-    lost = isinstance(error, jax.errors.JaxRuntimeError) and any(
-        words in str(error).lower() for words in _LOST
-    )
-    if lost and jax.process_count() > 1:
-        return f"error: {PEER_IS_LOST}"
+    while error is not None and jax.process_count() > 1:
+        text = str(error).lower()
+        of_jax = isinstance(error, jax.errors.JaxRuntimeError | TimeoutError)
+        if of_jax and any(words in text for words in _LOST):
+            return f"error: {PEER_IS_LOST}"
+        error = error.__cause__ or error.__context__
     return None
 
 

@@ -68,9 +68,7 @@ def timeline(words: tuple[str, ...], path: pathlib.Path) -> list[float]:
     began, times = time.monotonic(), [0.0]
     run = Started(words, path)
     while run.process.is_alive():
-        times += [time.monotonic() - began] * (
-            run.text().count("\n") - len(times) + 1
-        )
+        times += [time.monotonic() - began] * (run.text().count("\n") - len(times) + 1)
         time.sleep(0.005)
     assert run.end() == 0, run.text()
     return [*times, time.monotonic() - began]
@@ -117,7 +115,7 @@ def kill_often(
     rng = random.Random(seed)
     path = workdir.with_name(f"{workdir.name}.log")
     killed, ended, moments = 0, 0, []
-    _begin(workdir, fresh)
+    begin(workdir, fresh)
     while killed < count:
         moment = rng.uniform(0, times[-1])
         if kill_at(words, path, times, moment):
@@ -126,14 +124,15 @@ def kill_often(
         else:
             ended += 1
             assert_same(left(workdir), expected)
-            _begin(workdir, fresh)
+            begin(workdir, fresh)
         assert ended < 10 * count, path.read_text()
     assert timeline(words, path)
     assert_same(left(workdir), expected)
     return {"killed": killed, "ended": ended + 1, "seed": seed, "moments": moments}
 
 
-def _begin(workdir, fresh):
+def begin(workdir: pathlib.Path, fresh: pathlib.Path | None) -> None:
+    """Makes `workdir` a copy of `fresh`, or nothing."""
     shutil.rmtree(workdir, ignore_errors=True)
     if fresh is not None:
         shutil.copytree(fresh, workdir)
@@ -184,7 +183,11 @@ def _names(workdir):
 
 def _without_times(content):
     if isinstance(content, dict):
-        return {k: _without_times(v) for k, v in content.items() if k not in _TIMES}
+        return {
+            k: _without_times(v)
+            for k, v in content.items()
+            if k not in _TIMES and not k.endswith(": seconds")
+        }
     if isinstance(content, list):
         return [_without_times(inner) for inner in content]
     return content

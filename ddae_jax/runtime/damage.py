@@ -56,7 +56,7 @@ def tidy(folder: pathlib.Path, every: int = 0) -> None:
     if not steps:
         return
     intact, damages = _search(folder, steps)
-    for step, line in damages.items():
+    for line in damages.values():
         logging.warning("%s; set aside, using step %d", line, intact)
     parallel.all_processes(True)  # all have looked
     if jax.process_index() == 0:

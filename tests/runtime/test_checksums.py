@@ -50,7 +50,7 @@ def test_the_newest_intact_one_is_chosen(pretrained, tmp_path, caplog):
         assert checkpoint.choose_step(workdir) == 2
     assert f"{largest.name}: its content has changed" in caplog.text
     assert "reading step 2 instead" in caplog.text
-    with pytest.raises(UserError, match="is damaged: .*; choose another"):
+    with pytest.raises(UserError, match=r"is damaged: .*; choose another"):
         checkpoint.choose_step(workdir, 4)
     damage.tidy(workdir / "checkpoints")
     assert checkpoint.saved_steps(workdir) == [2]

@@ -14,9 +14,10 @@ from jaxtyping import Array, PyTree
 from orbax.checkpoint import checkpoint_managers
 
 from ddae_jax.errors import UserError
-from ddae_jax.runtime import copy_notes, working_copy
+from ddae_jax.runtime import checksums, copy_notes, damage, working_copy
 
 _ITEM = "default"  # orbax's name of a manager's only item
+TEMPORARY = ".orbax-checkpoint-tmp"  # in its name of one that is being written
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,10 @@ def manager(
     folder = pathlib.Path(workdir).absolute() / "checkpoints"
     if keep is None:
         with _no_warnings():  # orbax warns that what is read only is not written
-            options = ocp.CheckpointManagerOptions(read_only=True)
+            # A damaged one beside the one that is read shall not matter.
+            options = ocp.CheckpointManagerOptions(
+                read_only=True, lightweight_initialize=True
+            )
             return ocp.CheckpointManager(folder, options=options)
     policies = [checkpoint_managers.LatestN(keep.latest)]
     if keep.every:
@@ -61,8 +65,18 @@ def manager(
         best_fn=_negative_loss,  # without it orbax does not write the metrics
         best_mode="max",
         enable_async_checkpointing=True,
+        cleanup_tmp_directories=True,  # what a killed run was writing
+        async_options=ocp.AsyncOptions(
+            post_finalization_callback=lambda: _add_checksums(folder)
+        ),
     )
     return ocp.CheckpointManager(folder, options=options)
+
+
+def _add_checksums(folder: pathlib.Path) -> None:
+    """Orbax asks for it on process 0 when all but the last rename is done."""
+    for unfinished in folder.glob(f"*{TEMPORARY}*"):
+        checksums.write(unfinished)
 
 
 @contextlib.contextmanager
@@ -235,15 +249,18 @@ def saved_steps(workdir: str | pathlib.Path) -> list[int]:
 
 
 def choose_step(workdir: str | pathlib.Path, step: int = -1) -> int:
-    """Returns the checkpoint to read: `step`, or the latest where it is -1.
+    """Returns the checkpoint to read: `step`, or the latest intact one where it is -1.
 
     Raises:
-      UserError: there is none, or not that one.
+      UserError: there is none, or not that one, or it is damaged.
     """
-    steps = saved_steps(workdir)
+    folder = pathlib.Path(workdir) / "checkpoints"
     if step == -1:
-        return steps[-1]
-    return choose_steps(workdir, (step,), "config.checkpoint.step")[0]
+        return damage.newest_intact(folder, saved_steps(workdir))
+    chosen = choose_steps(workdir, (step,), "config.checkpoint.step")[0]
+    if found := damage.find(folder, chosen):
+        raise UserError(f"{found}; choose another config.checkpoint.step")
+    return chosen
 
 
 def choose_steps(

@@ -7,11 +7,9 @@ from typing import NoReturn
 import jax
 
 from ddae_jax.errors import UserError
-from ddae_jax.runtime import exits, files
+from ddae_jax.runtime import exits
 from ddae_jax.runtime.copy_notes import as_given
 
-# What collectives say of a process that does not answer any more.
-_LOST = ("Connection", "Gloo", "gloo", "Socket", "NCCL", "UNAVAILABLE", "ABORTED")
 _SECONDS = 10  # in which the other processes fail alike, or not
 
 
@@ -22,15 +20,13 @@ def fail(error: Exception) -> NoReturn:
     traceback and 1. Other processes that `error` stops end likewise. Those that wait
     for what this one does not give any more lose the connection to it, and say so.
     """
-    if files.disk_is_full(error):
-        exits.leave(f"error: {files.DISK_IS_FULL}", 1)
+    if (line := exits.line_of(error)) is not None:
+        exits.leave(line, 1)
     if isinstance(error, UserError):
         print(f"error: {as_given(str(error))}", file=sys.stderr, flush=True)
         _leave(2)
     if not jax.distributed.is_initialized():
         raise error
-    if any(word in str(error) for word in _LOST):
-        exits.leave("error: another process of the run has ended; see its lines", 1)
     traceback.print_exception(error)
     _leave(1)
 

@@ -1,13 +1,31 @@
 """A run that cannot go on says so in one line: after Ctrl-C, on a full disk, or where
 what it waits for does not come."""
 
+import atexit
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from typing import NoReturn
+
+PEER_IS_LOST = (
+    "another process of the run has ended, or cannot be reached: look at what it said "
+    "last; what was saved stays, and the same command goes on"
+)
+# In what jax and orbax say then, of gloo and of the coordination service.
+_LOST = (
+    "closed by peer",
+    "reset by peer",
+    "broken pipe",
+    "connection refused",
+    "unavailable",
+    "heartbeat",
+    "unhealthy",
+    "waiting for async_",  # orbax's barriers
+)
 
 
 def prepare() -> None:
@@ -19,12 +37,39 @@ def prepare() -> None:
     threading.excepthook = _in_thread
 
 
+def last_words(line: str) -> None:
+    """Has `line` said on stderr where this process dies without a word of its own.
+
+    Jax aborts a process whose coordinator is gone, from C++; the system kills one that
+    takes too much memory. So another process must say it: one that waits for the end.
+    """
+    said = 'read -r _ || printf "%s\\n" "$1" >&2'
+    teller = subprocess.Popen(
+        ["sh", "-c", said, "sh", line],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,  # not killed with this one
+    )
+    _TELLERS.append(teller)
+    atexit.register(_dismiss)
+
+
+_TELLERS: list[subprocess.Popen] = []  # of this process
+
+
+def _dismiss() -> None:
+    while _TELLERS:
+        with contextlib.suppress(OSError):
+            _TELLERS.pop().communicate(b"\n")
+
+
 def leave(line: str, status: int) -> NoReturn:
     """Ends the process with this line.
 
     At once: threads of XLA that still compile crash Python while it shuts down, and
     writers that cannot write tell it again.
     """
+    _dismiss()
     print(line, file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -45,6 +90,24 @@ def limit(seconds: float, line: str, status: int = 2) -> Iterator[None]:
         yield
     finally:
         watch.cancel()
+
+
+def line_of(error: BaseException | None) -> str | None:
+    """What a run that fails with `error`, through no fault of its own, says at its end;
+    None where it is something else."""
+    from ddae_jax.runtime import files  # which takes long: it imports jax
+
+    if files.disk_is_full(error):
+        return f"error: {files.DISK_IS_FULL}"
+    import jax
+
+    while error is not None and jax.process_count() > 1:
+        text = str(error).lower()
+        of_jax = isinstance(error, jax.errors.JaxRuntimeError | TimeoutError)
+        if of_jax and any(words in text for words in _LOST):
+            return f"error: {PEER_IS_LOST}"
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _interrupt(*_):

@@ -13,6 +13,7 @@ from ddae_jax.errors import UserError
 from ddae_jax.runtime import exits, hardware
 
 AUTO = "auto"
+HEARTBEAT_SECONDS = 30  # of silence, after which a process counts as dead
 
 
 def join(
@@ -67,6 +68,7 @@ def join(
         f"the run did not all come within {seconds} s{of_index}; look at what the "
         "others said last, and whether this address can be reached from each host"
     )
+    exits.last_words(f"error: this process was killed, or {exits.PEER_IS_LOST}")
     # jax's own time limit kills the process with a stack trace: ours comes first.
     try:
         with exits.limit(seconds, " ".join(line.split())):
@@ -76,6 +78,7 @@ def join(
                 local_device_ids=_local_ids(local_devices, automatic),
                 cluster_detection_method=None if automatic else "deactivate",
                 initialization_timeout=seconds + 60,
+                heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
             )
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]

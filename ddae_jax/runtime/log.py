@@ -14,7 +14,7 @@ from rich import console
 from rich import progress as rich_progress
 
 from ddae_jax.runtime.copy_notes import as_given
-from ddae_jax.runtime.files import NO_SPACE, disk_is_full
+from ddae_jax.runtime.files import NO_SPACE, disk_is_full, replacing
 
 FILE = "metrics.jsonl"
 _SECONDS = 15  # of silence that nobody minds
@@ -73,7 +73,8 @@ class Metrics:
             return
         path = pathlib.Path(workdir) / FILE
         kept = [row for row in read_metrics(workdir) if row["step"] <= first_step]
-        path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        with replacing(path) as part:
+            part.write_text("".join(json.dumps(row) + "\n" for row in kept))
         self._file = path.open("a")
         self._events = _summary_writer()(
             str(pathlib.Path(workdir) / "events"), purge_step=first_step + 1

@@ -16,6 +16,7 @@ from ddae_jax.features.latents import Latents
 from ddae_jax.generate import Generator, generate
 from ddae_jax.report import pictures
 from ddae_jax.runtime import log, parallel, processes
+from ddae_jax.runtime.files import replacing
 
 
 def configured_draw(
@@ -172,9 +173,11 @@ def run(experiment: Experiment) -> None:
         if writes_files:  # no image of an earlier call stays among them
             shutil.rmtree(folder, ignore_errors=True)
             unfinished.rename(folder)
-        np.savez(experiment.workdir / "samples.npz", arr_0=images)
+        archive = experiment.workdir / "samples.npz"
+        with replacing(archive) as part, part.open("wb") as file:
+            np.savez(file, arr_0=images)
         grid = pictures.grid(images[: max(experiment.settings.sample.grid, 1)])
         pictures.write_png(experiment.workdir / "samples.png", grid)
-        logging.info("%d samples in %s", count, experiment.workdir / "samples.npz")
+        logging.info("%d samples in %s", count, archive)
 
     processes.on_first(write)

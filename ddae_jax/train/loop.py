@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 
 from ddae_jax.errors import UserError
-from ddae_jax.runtime import checkpoint, log
+from ddae_jax.runtime import checkpoint, damage, log
 from ddae_jax.train.plan import Hook, Plan
 from ddae_jax.train.stopping import StopSignal
 from ddae_jax.train.window import Metrics, Window
@@ -100,6 +100,7 @@ def fit(
         been saved.
     """
     folder = pathlib.Path(folder)
+    damage.tidy(folder / "checkpoints", plan.keep.every)
     with checkpoint.manager(folder, plan.keep) as checkpoints:
         latest = checkpoints.latest_step()
         first = latest or 0

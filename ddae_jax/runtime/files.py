@@ -37,6 +37,12 @@ DISK_IS_FULL = (
 )
 
 
+def user_cache() -> pathlib.Path:
+    """Our folder among those of the user whose content can be made again."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return pathlib.Path(base).expanduser() / "ddae_jax"
+
+
 @contextlib.contextmanager
 def replacing(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
     """Gives a path to write to, which becomes `path` where the block succeeds.

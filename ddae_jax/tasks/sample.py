@@ -14,7 +14,7 @@ from ddae_jax.errors import UserError
 from ddae_jax.experiment import Experiment, autoencoder
 from ddae_jax.features.latents import Latents
 from ddae_jax.generate import Generator, generate
-from ddae_jax.report import pictures
+from ddae_jax.report import grids
 from ddae_jax.runtime import log, parallel
 
 
@@ -128,7 +128,7 @@ def grid_function(
         if latents is not None:
             params = {"denoiser": params, "autoencoder": weights}
         images = generate(generator, params, key, indices, placed, whole)
-        return pictures.grid(np.asarray(images))
+        return grids.grid(np.asarray(images))
 
     return grid
 
@@ -158,7 +158,7 @@ def run(experiment: Experiment) -> None:
     ):
         if writes_files:
             for i, image in enumerate(images):
-                pictures.write_png(unfinished / f"{done + i:06d}.png", image)
+                grids.write_png(unfinished / f"{done + i:06d}.png", image)
         parts.append(images)
         done += len(images)
         if len(parts) == 1:
@@ -172,6 +172,6 @@ def run(experiment: Experiment) -> None:
         unfinished.rename(folder)
     if jax.process_index() == 0:
         np.savez(experiment.workdir / "samples.npz", arr_0=images)
-        grid = pictures.grid(images[: max(experiment.settings.sample.grid, 1)])
-        pictures.write_png(experiment.workdir / "samples.png", grid)
+        grid = grids.grid(images[: max(experiment.settings.sample.grid, 1)])
+        grids.write_png(experiment.workdir / "samples.png", grid)
         logging.info("%d samples in %s", count, experiment.workdir / "samples.npz")

@@ -1,6 +1,5 @@
 """Which feature network config.fid asks for."""
 
-import os
 import pathlib
 
 import jax
@@ -9,7 +8,7 @@ from absl import logging
 from ddae_jax.data.identity import of_source
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import Experiment
-from ddae_jax.runtime import parallel
+from ddae_jax.runtime import files, parallel
 from ddae_jax.runtime.identity import of
 from ddae_jax.tasks.fid.feature_network import (
     FeatureNetwork,
@@ -27,9 +26,7 @@ FOLDER = "fid_classifier"
 def cache_folder(experiment: Experiment) -> pathlib.Path:
     """Where converted weights and reference statistics stay."""
     given = experiment.settings.fid.cache
-    if not given:
-        given = os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "ddae_jax")
-    return pathlib.Path(given).expanduser()
+    return pathlib.Path(given).expanduser() if given else files.user_cache()
 
 
 def feature_network(experiment: Experiment) -> FeatureNetwork:

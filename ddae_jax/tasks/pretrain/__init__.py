@@ -10,7 +10,7 @@ from clu import parameter_overview
 from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import Experiment, memory
-from ddae_jax.report import pictures
+from ddae_jax.report import grids
 from ddae_jax.runtime import checkpoint, parallel
 from ddae_jax.tasks import sample
 from ddae_jax.tasks.pretrain import overhead, source_search, start, targets, watch
@@ -178,7 +178,7 @@ def _pictures(experiment: Experiment, recipe: TrainStep, source: Source) -> Hook
     def picture(state, step):
         image = draw(state.ema)
         if jax.process_index() == 0:
-            pictures.write_png(
+            grids.write_png(
                 experiment.workdir / "images" / f"step_{step:08d}.png", image
             )
         return Measured(pictures={"samples": image})

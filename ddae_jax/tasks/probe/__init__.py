@@ -24,7 +24,7 @@ from ddae_jax.heads import FIXED_HEADS, TRAINED_HEADS
 from ddae_jax.heads.linear import Kind
 from ddae_jax.report import pictures
 from ddae_jax.report.wording import short
-from ddae_jax.runtime import parallel
+from ddae_jax.runtime import files, parallel
 from ddae_jax.runtime.identity import of
 from ddae_jax.runtime.random import stream
 from ddae_jax.settings.probe import ProbeSettings
@@ -69,7 +69,8 @@ def run(experiment: Experiment) -> None:
         process = experiment.settings.process
         times = resolve_times(probe, process, process.probe_times)
         drawn = _heat_map(report, columns(times, probe.concat))
-        pictures.write_png(experiment.workdir / f"{probe.output}.png", drawn)
+        with files.replacing(experiment.workdir / f"{probe.output}.png") as part:
+            part.write_bytes(pictures.png(drawn))
     logging.info("%s", summary(report))
 
 

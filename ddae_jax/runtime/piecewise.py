@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 from jaxtyping import Array
 
+from ddae_jax.runtime import compiler
+
 
 def needed(program: ClosedJaxpr) -> Iterator[tuple[list, set]]:
     """What each result of a traced program is computed from.
@@ -47,10 +49,36 @@ def results(program: ClosedJaxpr, *arguments: Array) -> Iterator[Array]:
     Args:
       arguments: flat, as `program` takes them.
     """
-    outputs = program.jaxpr.outvars
-    for result, (equations, _) in zip(outputs, needed(program), strict=True):
-        alone = program.jaxpr.replace(eqns=equations, outvars=[result])
-        yield jaxpr_as_fun(ClosedJaxpr(alone, program.consts))(*arguments)[0]
+    jaxpr = program.jaxpr
+    given = dict(zip(jaxpr.constvars, program.consts, strict=True))
+    given |= dict(zip(jaxpr.invars, arguments, strict=True))
+    for result, (equations, _) in zip(jaxpr.outvars, needed(program), strict=True):
+        values = dict(given)
+        for equation in equations:
+            found = _applied(jaxpr, equation, values)
+            values |= zip(equation.outvars, found, strict=True)
+        yield _value(result, values)
+
+
+def _value(atom, values):
+    return atom.val if isinstance(atom, Literal) else values[atom]
+
+
+def _applied(jaxpr, equation, values):
+    inner = equation.params.get("jaxpr")
+    if equation.primitive.name in ("jit", "pjit") and isinstance(inner, ClosedJaxpr):
+        return _part(inner, *(_value(atom, values) for atom in equation.invars))
+    variables = list(dict.fromkeys(_variables(equation.invars)))
+    alone = jaxpr.replace(
+        constvars=[], invars=variables, outvars=equation.outvars, eqns=[equation]
+    )
+    return jaxpr_as_fun(ClosedJaxpr(alone, ()))(*(values[v] for v in variables))
+
+
+# jax traces equal calls once, so that equal parts are the same object.
+@compiler.jit(once=True, static_argnums=0)
+def _part(program, *arguments):
+    return jaxpr_as_fun(program)(*arguments)
 
 
 def _variables(atoms: Iterable) -> Iterator:

@@ -29,12 +29,16 @@ setup(
     python_requires=">=3.11",
     packages=[*find_packages(include=["ddae_jax", "ddae_jax.*"]), "ddae_jax.configs"],
     package_dir={"ddae_jax.configs": "configs"},
-    package_data={"ddae_jax.report": ["templates/*"]},
+    package_data={
+        "ddae_jax.report": ["templates/*"],
+        "ddae_jax.settings": ["help.txt"],
+    },
     install_requires=[
         "absl-py>=2.3",
         "array_record>=0.8",
         "clu>=0.0.12",
         "einops>=0.8",
+        "filelock>=3.16",  # jax's cache of programs is bounded with it
         "flax>=0.12.8",
         "grain>=0.2.18",
         # tensorflow-datasets 4.9.10 imports it and forgets to declare it.

@@ -1,17 +1,19 @@
 """A denoiser is a network under a process: it gives x0, the noise, or the taps."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jax.extend.core import Literal
+from jax.extend.core import ClosedJaxpr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ddae_jax.diffusion.process import Process
 from ddae_jax.errors import UserError
 from ddae_jax.models.base import Network
+from ddae_jax.runtime import piecewise
 
 Images = Float[Array, "batch height width channels"]
 Times = Float[Array, "batch"]
@@ -202,9 +204,11 @@ class Denoiser:
 
     def parameter_shapes(self, image_shape: Sequence[int]) -> dict:
         """The tree of parameters as ShapeDtypeStructs, nothing computed."""
-        return jax.eval_shape(
-            lambda key: self.init(key, image_shape), jax.random.key(0)
-        )
+        return _init.eval_shape(jax.random.key(0), self, tuple(image_shape))
+
+    def init_program(self, image_shape: Sequence[int]) -> ClosedJaxpr:
+        """`init` as a function of the key, traced: key -> leaves of the tree."""
+        return _init.trace(jax.random.key(0), self, tuple(image_shape)).jaxpr
 
     def parameter_count(self, image_shape: Sequence[int]) -> int:
         """Number of parameters that training may change."""
@@ -231,14 +235,13 @@ class Denoiser:
             labels = self.any_labels(1)
             return self.taps(params, images, jnp.ones(1), (tap,), labels)[tap]
 
-        program = jax.make_jaxpr(output)(list(shapes.values())).jaxpr
-        needed = set(_variables(program.outvars))
-        for equation in reversed(program.eqns):
-            if needed.intersection(equation.outvars):
-                needed.update(_variables(equation.invars))
-        pairs = zip(shapes, program.invars, strict=True)
-        return tuple(path for path, variable in pairs if variable in needed)
+        program = jax.make_jaxpr(output)(list(shapes.values()))
+        [(_, variables)] = piecewise.needed(program)
+        pairs = zip(shapes, program.jaxpr.invars, strict=True)
+        return tuple(path for path, variable in pairs if variable in variables)
 
 
-def _variables(atoms):
-    return (atom for atom in atoms if not isinstance(atom, Literal))
+# Traced once for all who ask for shapes.
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _init(key: PRNGKeyArray, denoiser: Denoiser, image_shape: tuple[int, ...]) -> dict:
+    return denoiser.init(key, image_shape)

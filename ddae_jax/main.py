@@ -1,5 +1,6 @@
 """The command line: python -m ddae_jax.main --config=configs/digits.py"""
 
+import pathlib
 import sys
 
 from absl import flags
@@ -25,15 +26,16 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def help_text() -> str:
-    """What --help prints."""
-    from ddae_jax.settings import reference
+    """What --help prints; nothing here imports jax."""
     from ddae_jax.tasks import TASKS
 
     values = flags.FlagValues()
     define_flags(values)
     tasks = "\n".join(f"  {name}: {task.help}" for name, task in TASKS.items())
-    parts = (__doc__, f"Tasks:\n{tasks}", values.get_help(), reference.help_text())
-    return "\n\n".join(parts)
+    fields = pathlib.Path(__file__).parent / "settings" / "help.txt"
+    return "\n\n".join(
+        (__doc__, f"Tasks:\n{tasks}", values.get_help(), fields.read_text())
+    )
 
 
 def run(argv: list[str]) -> None:
@@ -42,10 +44,11 @@ def run(argv: list[str]) -> None:
     Raises:
       UserError: one line for the user.
     """
-    from ddae_jax.runtime import joining, log
+    from ddae_jax.runtime import joining, log, program_cache
     from ddae_jax.settings import command_line
 
     log.to_stderr()
+    program_cache.prepare()
     command = command_line.parse(argv, define_flags)
     given, asked = command.flags, command.settings.preflight
     joining.join(

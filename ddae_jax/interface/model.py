@@ -22,7 +22,7 @@ from ddae_jax.interface.checked import Images
 from ddae_jax.interface.features import Features, features
 from ddae_jax.interface.labels import Labelled
 from ddae_jax.interface.probing import ProbeResult, probe_arrays, probe_workdir
-from ddae_jax.runtime import compiler, parallel
+from ddae_jax.runtime import compiler, parallel, program_cache
 from ddae_jax.runtime.object_store import is_url
 from ddae_jax.runtime.random import stream
 from ddae_jax.settings.fields import check_all, declared
@@ -52,6 +52,7 @@ def load(
         raise UserError(f"{path}: copy it to a local folder (aws s3 cp --recursive)")
     if batch_size < 1:
         raise UserError(f"batch_size is {batch_size}; it must be at least 1")
+    program_cache.prepare()
     experiment, trained = opening.open_folder(pathlib.Path(path), step)
     return Model(trained, experiment, batch_size)
 

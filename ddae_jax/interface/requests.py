@@ -7,6 +7,7 @@ from typing import Any
 
 from ddae_jax import main
 from ddae_jax.errors import UserError
+from ddae_jax.runtime import program_cache
 from ddae_jax.settings import command_line
 
 
@@ -39,6 +40,7 @@ def command_of(
     words += [
         f"--config.{name}={_word(name, value)}" for name, value in settings.items()
     ]
+    program_cache.prepare()
     return command_line.parse(words, main.define_flags)
 
 

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 from PIL import Image, UnidentifiedImageError
 
-from ddae_jax.report import figures, pictures
+from ddae_jax.report import figures, grids
 from ddae_jax.report.wording import number
 
 _CSS_PIXELS_PER_INCH = 96
@@ -197,7 +197,7 @@ def png_file(path: pathlib.Path, caption: str, pixels: bool = False) -> PageBloc
         width = round(width / resolution[0] * _CSS_PIXELS_PER_INCH)
     elif pixels:
         # A grid of this version has its size; those of earlier ones are tiny.
-        factor = pictures.whole_factor(width)
+        factor = grids.whole_factor(width)
         width, pixels = factor * width, factor > 1
     return EmbeddedImage(content, caption, caption, width=width, pixels=pixels)
 

@@ -1,83 +1,35 @@
-"""Pictures made of images: grids, galleries, maps and heat maps, from arrays."""
+"""Pictures made of images by matplotlib: galleries, maps and heat maps, from arrays."""
 
 import dataclasses
 import io
-import pathlib
 import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
-from einops import rearrange, repeat
 from jaxtyping import Float, Int, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from PIL import Image
 
+from ddae_jax.report import grids
 from ddae_jax.report.figures import INK, TYPE_SIZE
 from ddae_jax.report.wording import fit
-from ddae_jax.runtime.files import replacing
 
 RIGHT, WRONG = "#15803d", "#dc2626"
-_GAP = 128  # grey level between the images of a grid
-WIDTH = 600
-"""Pixels: about the width of a grid of images."""
 _PAGE = 9.2  # inches across
 _TALLEST = 2.0  # heights of a tile to its width: a figure has at most 65,535 pixels
 _LINE = 1.35 * TYPE_SIZE / 72  # inches of one line of text
 _DPI = 192  # two pixels of a file for one of the page
 
 
-def whole_factor(width: int, wanted: int = WIDTH) -> int:
-    """The whole factor, at least 1, that brings a width closest to the wanted one."""
-    return max(round(wanted / width), 1)
-
-
-def enlarge(
-    images: UInt8[np.ndarray, "*count height width channels"], factor: int
-) -> UInt8[np.ndarray, "*count taller wider channels"]:
-    """Repeats each pixel `factor` times in both directions."""
-    return repeat(images, "... h w c -> ... (h a) (w b) c", a=factor, b=factor)
-
-
-def grid(
-    images: UInt8[np.ndarray, "count height width channels"], wanted: int = WIDTH
-) -> UInt8[np.ndarray, "tall wide 3"]:
-    """Lays images out in rows, about as many as columns, and no blurred pixels.
-
-    Args:
-      images: at least one, grey or RGB.
-      wanted: about this many pixels across: images are enlarged by a whole factor.
-    """
-    count, width = len(images), images.shape[2]
-    columns = int(np.ceil(np.sqrt(count)))
-    rows = -(-count // columns)
-    images = enlarge(_rgb(images), whole_factor(columns * width, wanted))
-    none = np.full((rows * columns - count, *images.shape[1:]), _GAP, np.uint8)
-    filled = np.concatenate([images, none])
-    framed = np.pad(filled, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=_GAP)
-    return rearrange(framed, "(r c) h w ch -> (r h) (c w) ch", r=rows)
-
-
 def png(picture: Figure | UInt8[np.ndarray, "height width channels"]) -> bytes:
     """A figure, on white, or a grey or RGB image as a PNG file."""
+    if not isinstance(picture, Figure):
+        return grids.png(picture)
     buffer = io.BytesIO()
-    if isinstance(picture, Figure):
-        picture.savefig(buffer, format="png", dpi=_DPI, facecolor="white")
-    else:
-        shown = picture[..., 0] if picture.shape[-1] == 1 else picture
-        Image.fromarray(shown).save(buffer, format="PNG")
+    picture.savefig(buffer, format="png", dpi=_DPI, facecolor="white")
     return buffer.getvalue()
-
-
-def write_png(
-    path: pathlib.Path, picture: Figure | UInt8[np.ndarray, "height width channels"]
-) -> None:
-    """Writes `png(picture)` as a whole file; makes its folder where it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part:
-        part.write_bytes(png(picture))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +100,7 @@ def _draw_tile(axis: Axes, tile: Tile, side: float) -> None:
     height, width = tile.size
     image = tile.image
     if image.shape[-1] == 1:
-        image = _rgb(image)
+        image = grids.rgb(image)
     # Photographs are made smaller: a pixel in each ten would be noise.
     large = tile.shape is None and width > side * _DPI
     axis.imshow(
@@ -231,7 +183,7 @@ def side_by_side(
 ) -> Figure:
     """Each set of images as a grid under its name."""
     return gallery(
-        [[Tile(grid(images), name) for name, images in sets.items()]], largest=4.4
+        [[Tile(grids.grid(images), name) for name, images in sets.items()]], largest=4.4
     )
 
 
@@ -285,11 +237,3 @@ def heat_map(
     )
     figure.colorbar(image, label="test accuracy (%)")
     return figure
-
-
-def _rgb(
-    images: UInt8[np.ndarray, "*count height width channels"],
-) -> UInt8[np.ndarray, "*count height width 3"]:
-    if images.shape[-1] == 3:
-        return images
-    return repeat(images, "... h w 1 -> ... h w c", c=3)

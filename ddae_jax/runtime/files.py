@@ -39,8 +39,8 @@ DISK_IS_FULL = (
 def cache_folder() -> pathlib.Path:
     """What we keep for the user's other runs: ~/.cache/ddae_jax, or in
     XDG_CACHE_HOME."""
-    given = os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "ddae_jax")
-    return pathlib.Path(given).expanduser().absolute()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return (pathlib.Path(base).expanduser() / "ddae_jax").absolute()
 
 
 @contextlib.contextmanager

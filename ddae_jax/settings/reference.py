@@ -1,8 +1,12 @@
 """What fields there are, for people: `--help`, and the page docs/settings.md.
 
 python -m ddae_jax.settings.reference > docs/settings.md
+
+writes help.txt beside this file, too: --help shows that, because the fields of networks
+can only be asked where jax is imported, which takes seconds.
 """
 
+import pathlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +15,7 @@ from ddae_jax.settings.fields import Bounds
 from ddae_jax.settings.root import Settings
 
 COMMAND = "python -m ddae_jax.settings.reference > docs/settings.md"
+HELP = pathlib.Path(__file__).with_name("help.txt")
 _INTRODUCTION = f"""\
 # Settings
 
@@ -27,7 +32,7 @@ _HEADER = ("| field | default | bounds or choices | help |", "|---|---|---|---|"
 
 
 def help_text() -> str:
-    """Every field of the config: default, bounds and meaning, for `--help`."""
+    """Every field of the config: default, bounds and meaning; what help.txt holds."""
     config = schema.default()
     lines = [
         f"  --config.{path}={value!r}  {bounds.help}"
@@ -44,6 +49,7 @@ def help_text() -> str:
             "and sampler are those of their names",
             f"(networks: {networks}; processes: {processes}):",
             *lines,
+            "",
         )
     )
 
@@ -115,4 +121,5 @@ def _possible(bounds: Bounds) -> str:
 
 
 if __name__ == "__main__":
+    HELP.write_text(help_text())
     print(page(), end="")

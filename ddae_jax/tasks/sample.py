@@ -14,7 +14,7 @@ from ddae_jax.errors import UserError
 from ddae_jax.experiment import Experiment, autoencoder
 from ddae_jax.features.latents import Latents
 from ddae_jax.generate import Generator, generate
-from ddae_jax.report import pictures
+from ddae_jax.report import grids
 from ddae_jax.runtime import log, parallel, processes
 from ddae_jax.runtime.files import replacing
 
@@ -129,7 +129,7 @@ def grid_function(
         if latents is not None:
             params = {"denoiser": params, "autoencoder": weights}
         images = generate(generator, params, key, indices, placed, whole)
-        return pictures.grid(np.asarray(images))
+        return grids.grid(np.asarray(images))
 
     return grid
 
@@ -159,7 +159,7 @@ def run(experiment: Experiment) -> None:
     ):
         if writes_files:
             for i, image in enumerate(images):
-                pictures.write_png(unfinished / f"{done + i:06d}.png", image)
+                grids.write_png(unfinished / f"{done + i:06d}.png", image)
         parts.append(images)
         done += len(images)
         if len(parts) == 1:
@@ -176,8 +176,8 @@ def run(experiment: Experiment) -> None:
         archive = experiment.workdir / "samples.npz"
         with replacing(archive) as part, part.open("wb") as file:
             np.savez(file, arr_0=images)
-        grid = pictures.grid(images[: max(experiment.settings.sample.grid, 1)])
-        pictures.write_png(experiment.workdir / "samples.png", grid)
+        grid = grids.grid(images[: max(experiment.settings.sample.grid, 1)])
+        grids.write_png(experiment.workdir / "samples.png", grid)
         logging.info("%d samples in %s", count, archive)
 
     processes.on_first(write)

@@ -71,8 +71,8 @@ class Pretraining:
         """Shapes and shardings of the state."""
         recipe, shape = self.recipe, self.feed.source.image_shape
 
-        def init(key):
-            first = train_state.create(recipe.denoiser, recipe.optimizer, shape)(key)
+        def init(params, key):
+            first = train_state.first_state(params, recipe.optimizer)
             objectives = objective_state.first_states(
                 key,
                 first.params,
@@ -84,7 +84,8 @@ class Pretraining:
             )
             return first.replace(objectives=objectives)
 
-        return train_state.abstract(init, self.feed.mesh, jax.random.key(0))
+        shapes = recipe.denoiser.parameter_shapes(shape)
+        return train_state.abstract(init, self.feed.mesh, shapes, jax.random.key(0))
 
     @property
     def _row_shapes(self) -> tuple[tuple[str, jax.ShapeDtypeStruct], ...]:

@@ -6,12 +6,13 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, Sharding
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ddae_jax.denoiser import Denoiser
-from ddae_jax.runtime import compiler, parallel
+from ddae_jax.runtime import compiler, parallel, piecewise
 from ddae_jax.train.optimizers import Optimizer
 
 
@@ -101,17 +102,20 @@ def initial_parameters(
 ) -> dict:
     """Draws parameters, each onto the devices that `shardings`, a tree, gives it.
 
-    No device ever holds a whole tree that is to be sharded.
+    The numbers are the same on any number of devices, and no device ever holds a whole
+    tree that is to be sharded.
     """
-    leaves, structure = jax.tree.flatten(shardings)
-    return _draw(key, denoiser, tuple(image_shape), tuple(leaves), structure)
+    places, structure = jax.tree.flatten(shardings)
+    drawn = piecewise.results(denoiser.init_program(image_shape), key)
+    return structure.unflatten(
+        _placed(leaf, place) for leaf, place in zip(drawn, places, strict=True)
+    )
 
 
-# Compiling this takes seconds: pre-training and the untrained baseline share it.
-@compiler.jit(once=True, static_argnums=(1, 2, 3, 4))
-def _draw(key, denoiser, image_shape, leaves, structure):
-    params = denoiser.init(key, image_shape)
-    return parallel.constrain(params, jax.tree.unflatten(structure, leaves))
+def _placed(leaf: Array, sharding: Sharding) -> Array:
+    if sharding.is_fully_addressable:
+        return jax.device_put(leaf, sharding)
+    return parallel.place(np.asarray(leaf), sharding)
 
 
 @compiler.jit(once=True, static_argnames=("optimizer", "mesh"))

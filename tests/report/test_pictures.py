@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddae_jax.report import figures, pictures
+from ddae_jax.report import figures, grids, pictures
 
 
 def random_images(*shape):
@@ -21,13 +21,13 @@ def open_png(content):
     "width, factor", [(8, 75), (144, 4), (410, 1), (599, 1), (2048, 1)]
 )
 def test_factors_are_whole(width, factor):
-    assert pictures.whole_factor(width) == factor
+    assert grids.whole_factor(width) == factor
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_grid_holds_every_pixel_of_every_image(channels):
     images = random_images(5, 6, 8, channels)
-    grid = pictures.grid(images, wanted=70)  # 3 columns of 8: three times as large
+    grid = grids.grid(images, wanted=70)  # 3 columns of 8: three times as large
     assert grid.shape == (2 * (18 + 2), 3 * (24 + 2), 3)
     for number, image in enumerate(images):
         top, left = divmod(number, 3)
@@ -40,7 +40,7 @@ def test_images_are_written_as_they_are_and_whole(tmp_path):
     for channels, mode in ((1, "L"), (3, "RGB")):
         image = random_images(5, 4, channels)
         path = tmp_path / "folder" / f"{mode}.png"
-        pictures.write_png(path, image)
+        grids.write_png(path, image)
         with Image.open(path) as read:
             assert read.mode == mode
             np.testing.assert_array_equal(np.asarray(read).reshape(image.shape), image)

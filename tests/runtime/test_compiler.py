@@ -11,8 +11,10 @@ from ddae_jax.runtime import compiler
 @pytest.fixture(autouse=True)
 def fresh():
     compiler.compiler_options.cache_clear()
+    compiler.options_for_one_call.cache_clear()
     yield
     compiler.compiler_options.cache_clear()
+    compiler.options_for_one_call.cache_clear()
 
 
 def kernel_gradient(kernel, images):
@@ -60,3 +62,14 @@ def test_an_option_that_this_xla_lacks_is_left_out(monkeypatch):
 def test_other_backends_keep_their_defaults(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert compiler.compiler_options() is None
+
+
+def test_what_runs_once_is_compiled_by_other_options_and_is_the_same():
+    options = compiler.options_for_one_call()
+    assert options is not None  # this XLA knows them
+
+    def draw(key):
+        return jax.random.uniform(key, (3, 40))
+
+    ours = jax.jit(draw, compiler_options=options)(jax.random.key(1))
+    np.testing.assert_array_equal(ours, jax.jit(draw)(jax.random.key(1)))

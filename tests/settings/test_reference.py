@@ -35,6 +35,10 @@ def test_the_page_is_what_the_code_makes():
     assert PAGE.read_text() == reference.page(), f"write it anew: {reference.COMMAND}"
 
 
+def test_help_is_what_the_code_makes():
+    assert reference.HELP.read_text() == reference.help_text(), reference.COMMAND
+
+
 def test_the_page_has_every_field_with_its_help():
     rows = [line for line in reference.page().splitlines() if line.startswith("| `")]
     for path, _, bounds in schema.reference(schema.default()):

@@ -16,7 +16,7 @@ from ddae_jax.features.encode import encode_set
 from ddae_jax.features.windowed import encode_photos, needed_bytes
 from ddae_jax.features.windows import Windows
 from ddae_jax.heads import clusters
-from ddae_jax.report import pictures
+from ddae_jax.report import grids, pictures
 from ddae_jax.report.outcome import Picture
 from ddae_jax.runtime import memory
 from ddae_jax.tasks.dense.job import Job, Part
@@ -132,7 +132,7 @@ def _of_files(experiment: Experiment, job: Job) -> _Mapped:
         f"config.dense.scale: {settings.scale} times the network's side",
         "lower it, or config.dense.count, or name fewer config.dense.taps",
     )
-    read = photos.read_all(paths, channels, size, pictures.WIDTH)
+    read = photos.read_all(paths, channels, size, grids.WIDTH)
     maps = encode_photos(
         encode,
         trained.variables,

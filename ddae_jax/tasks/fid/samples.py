@@ -16,7 +16,7 @@ from ddae_jax.experiment import Experiment, autoencoder
 from ddae_jax.experiment.trained import Trained
 from ddae_jax.generate import generate
 from ddae_jax.metrics.frechet import FeatureSums
-from ddae_jax.report import pictures
+from ddae_jax.report import grids
 from ddae_jax.runtime import parallel, processes
 from ddae_jax.runtime.files import replacing
 from ddae_jax.runtime.identity import of
@@ -132,7 +132,7 @@ def drawn(
                 shown.extend(on_host[: max(SHOWN - len(shown), 0)])
                 if fid.keep_samples and jax.process_index() == 0:
                     for number, image in enumerate(on_host, place):
-                        pictures.write_png(folder / f"{number:06d}.png", image)
+                        grids.write_png(folder / f"{number:06d}.png", image)
             yield images
             place += len(images)
 

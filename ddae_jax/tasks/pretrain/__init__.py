@@ -9,7 +9,7 @@ from clu import parameter_overview
 from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import Experiment, memory
-from ddae_jax.report import pictures
+from ddae_jax.report import grids
 from ddae_jax.runtime import checkpoint, parallel, processes
 from ddae_jax.tasks import sample
 from ddae_jax.tasks.pretrain import overhead, source_search, start, targets, watch
@@ -180,7 +180,7 @@ def _pictures(experiment: Experiment, recipe: TrainStep, source: Source) -> Hook
     def picture(state, step):
         image = draw(state.ema)
         path = experiment.workdir / "images" / f"step_{step:08d}.png"
-        processes.on_first(lambda: pictures.write_png(path, image))
+        processes.on_first(lambda: grids.write_png(path, image))
         return Measured(pictures={"samples": image})
 
     return Hook(Every(experiment.settings.train.sample_every), picture)

@@ -13,7 +13,6 @@ from ddae_jax.data.identity import of_source
 from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import Experiment
-from ddae_jax.report import outcome
 from ddae_jax.runtime import checkpoint, files, log, processes
 from ddae_jax.runtime.identity import of
 from ddae_jax.settings import plain, saved
@@ -155,6 +154,8 @@ def _loss(experiment: Experiment, source: Source, tap: str, identity: str) -> fl
 
 
 def _write(experiment, losses, chosen, identity) -> None:
+    from ddae_jax.report import outcome  # matplotlib, which few runs need
+
     settings = experiment.settings
     ranked = sorted(losses, key=losses.get)
     outcome.write(

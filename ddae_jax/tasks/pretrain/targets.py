@@ -13,8 +13,6 @@ from ddae_jax.experiment import Experiment
 from ddae_jax.features.encode import evaluation_inputs
 from ddae_jax.runtime import files, log, parallel, processes
 from ddae_jax.runtime.identity import of
-from ddae_jax.tasks.fid.collect import extractor
-from ddae_jax.tasks.fid.feature_network import chain_network
 from ddae_jax.weights import layer_chain
 
 FOLDER = "alignment_features"
@@ -30,6 +28,9 @@ def computed(
     Raises:
       UserError: the folder holds no feature network, or one of other images.
     """
+    # Few runs have such targets: the others start sooner without these modules.
+    from ddae_jax.tasks.fid.feature_network import chain_network
+
     try:
         network = chain_network(layer_chain.read(folder))
     except UserError as error:
@@ -43,6 +44,8 @@ def computed(
 
 
 def _write(experiment, file, network, source) -> None:
+    from ddae_jax.tasks.fid.collect import extractor
+
     extract = extractor(network, experiment.mesh)
     batch_size = experiment.settings.train.batch_size
     inputs = evaluation_inputs(source, experiment.mesh, batch_size)

@@ -23,7 +23,7 @@ from ddae_jax.heads import FIXED_HEADS, TRAINED_HEADS
 from ddae_jax.heads.linear import Kind
 from ddae_jax.report import pictures
 from ddae_jax.report.wording import short
-from ddae_jax.runtime import parallel, processes
+from ddae_jax.runtime import files, parallel, processes
 from ddae_jax.runtime.identity import of
 from ddae_jax.runtime.random import stream
 from ddae_jax.settings.probe import ProbeSettings
@@ -65,8 +65,8 @@ def run(experiment: Experiment) -> None:
 
     def write():
         (experiment.workdir / f"{probe.output}.txt").write_text(table(report))
-        drawn = heat_map(report)
-        pictures.write_png(experiment.workdir / f"{probe.output}.png", drawn)
+        with files.replacing(experiment.workdir / f"{probe.output}.png") as part:
+            part.write_bytes(pictures.png(heat_map(report)))
 
     processes.on_first(write)
     logging.info("%s", summary(report))

@@ -36,8 +36,8 @@ def load(
 ) -> "Model":
     """Loads a denoiser with its EMA weights.
 
-    All devices work. The weights are shared among as many of them as config.mesh.fsdp
-    of the workdir says, where the number of devices allows it; images are split.
+    All devices work. The weights are shared among as many of them as config.mesh of the
+    workdir says, where the number of devices allows it; images are split.
 
     Args:
       path: a folder that --task=export wrote, or the workdir of a run.
@@ -63,13 +63,15 @@ def load(
         )
     settings, image_shape = _description(path)
     # The run may have had more devices than are at hand.
-    fsdp = math.gcd(settings.mesh.fsdp, jax.device_count())
-    experiment = Experiment(settings, path).changed("mesh", fsdp=fsdp)
+    tensor = math.gcd(settings.mesh.tensor, jax.local_device_count())
+    fsdp = math.gcd(settings.mesh.fsdp, jax.device_count() // tensor)
+    experiment = Experiment(settings, path).changed("mesh", fsdp=fsdp, tensor=tensor)
     if not exported:
         return Model(experiment.trained(step), settings, batch_size)
     shapes = experiment.denoiser.parameter_shapes(image_shape)
     params = weights_folder.read_parameters(path, shapes)
-    placed = parallel.place_state(experiment.mesh, params)
+    rules = experiment.denoiser.network.partition_rules
+    placed = parallel.place_state(experiment.mesh, params, rules)
     step = experiment.read_json(DATA).get("step", 0)
     return Model(experiment.with_weights(placed, step), settings, batch_size)
 
@@ -257,8 +259,8 @@ class Model:
 
         They go beyond `count` where the last piece would not be full.
         """
-        devices = self.trained.mesh.size
-        size = -(-size // devices) * devices
+        parts = parallel.batch_parts(self.trained.mesh)
+        size = -(-size // parts) * parts
         for start in range(0, count, size):
             yield np.arange(start, start + size, dtype=np.int32)
 

@@ -25,6 +25,7 @@ from absl import app, flags
 
 from benchmarks import timing
 from benchmarks.networks import NAMED
+from ddae_jax.models.remat import KEEP_ALL, POLICIES
 from ddae_jax.runtime import compiler
 from ddae_jax.train import optimizers
 from ddae_jax.train import state as train_state
@@ -39,7 +40,9 @@ ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed calls of each.", lower_bound=1
 PRECISION = flags.DEFINE_enum(
     "precision", "float32", ["float32", "bfloat16"], "bfloat16 is autocast in PyTorch."
 )
-REMAT = flags.DEFINE_bool("remat", False, "Recompute blocks in the backward pass.")
+REMAT = flags.DEFINE_enum(
+    "remat", KEEP_ALL, [KEEP_ALL, *POLICIES], "What blocks recompute."
+)
 TORCH = flags.DEFINE_bool("torch", True, "DiT-B/2 also in PyTorch.")
 
 
@@ -81,9 +84,8 @@ def programs(name: str) -> dict[str, tuple[Callable[[], None], dict]]:
     """The forward pass and the training step of a network, ready to time."""
     named, batch = NAMED[name], BATCH.value
     denoiser = named.denoiser(PRECISION.value)
-    if REMAT.value:
-        network = denoiser.network.clone(remat=True)
-        denoiser = type(denoiser)(network, denoiser.process)
+    network = denoiser.network.clone(remat=REMAT.value)
+    denoiser = type(denoiser)(network, denoiser.process)
     optimizer = optimizers.Adam(1e-4)
     key = jax.random.key(0)
     init = train_state.create(denoiser, optimizer, named.image_shape)

@@ -56,12 +56,21 @@ class Experiment:
     @functools.cached_property
     def mesh(self) -> Mesh:
         """Of the devices at hand."""
-        return parallel.make_mesh(self.settings.mesh.fsdp)
+        return parallel.make_mesh(self.settings.mesh.fsdp, self.settings.mesh.tensor)
 
     @functools.cached_property
     def denoiser(self) -> Denoiser:
-        """The network under the process that the settings describe."""
-        return Denoiser(self.settings.network, self.settings.process)
+        """The network under the process that the settings describe.
+
+        Raises:
+          UserError: config.mesh.tensor is more than 1, and the network cannot be split
+            so.
+        """
+        network, tensor = self.settings.network, self.settings.mesh.tensor
+        network.check_tensor_parallel(tensor)
+        if tensor > 1:
+            network = network.clone(mesh=self.mesh)
+        return Denoiser(network, self.settings.process)
 
     def source(self, split: str) -> Source:
         """The data set; `split` is "train" or "test".
@@ -253,7 +262,7 @@ class Experiment:
         wanted = self.settings.checkpoint.step if step is None else step
         step = checkpoint.choose_step(self.workdir, wanted)
         shapes = {"ema": self.denoiser.parameter_shapes(self.image_shape)}
-        shardings = parallel.state_shardings(self.mesh, shapes)
+        shardings = self._shardings(shapes)
         with checkpoint.manager(self.workdir) as checkpoints:
             found = checkpoint.restore_part(checkpoints, step, shapes, shardings)
         return self.with_weights(found["ema"], step)
@@ -265,9 +274,13 @@ class Experiment:
             self.denoiser,
             self.stream("train/init"),
             self.image_shape,
-            parallel.state_shardings(self.mesh, shapes),
+            self._shardings(shapes),
         )
         return self.with_weights(params, 0)
+
+    def _shardings(self, shapes: dict) -> dict:
+        rules = self.denoiser.network.partition_rules
+        return parallel.state_shardings(self.mesh, shapes, rules)
 
     def with_weights(self, params: dict, step: int) -> Trained:
         """The denoiser at `params`, which lie on the mesh, beside its autoencoder.

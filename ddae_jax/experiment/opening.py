@@ -20,7 +20,7 @@ def open_folder(
 ) -> tuple[Experiment, Trained]:
     """Reads the settings and the EMA weights of a denoiser.
 
-    The weights are shared among as many devices as config.mesh.fsdp of the workdir
+    The weights are shared among as many devices as config.mesh of the workdir
     says, where the number of devices allows it.
 
     Args:
@@ -42,13 +42,15 @@ def open_folder(
     config_files.import_plugins()
     settings, image_shape = _description(path)
     # The run may have had more devices than are at hand.
-    fsdp = math.gcd(settings.mesh.fsdp, jax.device_count())
-    experiment = Experiment(settings, path).changed("mesh", fsdp=fsdp)
+    tensor = math.gcd(settings.mesh.tensor, jax.local_device_count())
+    fsdp = math.gcd(settings.mesh.fsdp, jax.device_count() // tensor)
+    experiment = Experiment(settings, path).changed("mesh", fsdp=fsdp, tensor=tensor)
     if not exported:
         return experiment, experiment.trained(step)
     shapes = experiment.denoiser.parameter_shapes(image_shape)
     params = weights_folder.read_parameters(path, shapes)
-    placed = parallel.place_state(experiment.mesh, params)
+    rules = experiment.denoiser.network.partition_rules
+    placed = parallel.place_state(experiment.mesh, params, rules)
     step = experiment.read_json(DATA).get("step", 0)
     return experiment, experiment.with_weights(placed, step)
 

@@ -12,7 +12,7 @@ from jaxtyping import Float, PRNGKeyArray, UInt8
 from ddae_jax.data.source import Source
 from ddae_jax.features.encode import Encode, encode_batches
 from ddae_jax.features.windows import Windows
-from ddae_jax.runtime import log
+from ddae_jax.runtime import log, parallel
 
 Photos = Sequence[UInt8[np.ndarray, "height width channels"]]
 
@@ -46,7 +46,8 @@ def encode_photos(
     """
     layouts = [Windows(photo.shape[:2], window) for photo in photos]
     source = _windows(photos, layouts)
-    batch_size = min(batch_size, -(-len(source) // mesh.size) * mesh.size)
+    parts = parallel.batch_parts(mesh)
+    batch_size = min(batch_size, -(-len(source) // parts) * parts)
     encoders = [(encode, time)]
     batches = encode_batches(encoders, params, mesh, source, key, batch_size)
     windows = (

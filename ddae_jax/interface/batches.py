@@ -15,7 +15,8 @@ def pieces(mesh: Mesh, count: int, size: int) -> Iterator[np.ndarray]:
 
     They go beyond `count` where the last piece would not be full.
     """
-    size = -(-size // mesh.size) * mesh.size
+    parts = parallel.batch_parts(mesh)
+    size = -(-size // parts) * parts
     for start in range(0, count, size):
         yield np.arange(start, start + size, dtype=np.int32)
 

@@ -34,8 +34,8 @@ def load(
 ) -> "Model":
     """Loads a denoiser with its EMA weights.
 
-    All devices work. The weights are shared among as many of them as config.mesh.fsdp
-    of the workdir says, where the number of devices allows it; images are split.
+    All devices work. The weights are shared among as many of them as config.mesh of
+    the workdir says, where the number of devices allows it; images are split.
 
     Args:
       path: a folder that --task=export wrote, or the workdir of a run.

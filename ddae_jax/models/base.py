@@ -8,10 +8,12 @@ from typing import Any, ClassVar, Self
 import flax.linen as nn
 import flax.traverse_util
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from ddae_jax.errors import UserError
 from ddae_jax.models.self_conditioning import SelfConditioning
+from ddae_jax.runtime.parallel import Rules
 from ddae_jax.settings import fields
 from ddae_jax.settings.fields import setting, unknown
 from ddae_jax.settings.source_search import AUTO, DEFAULT
@@ -45,6 +47,7 @@ class Network(Trainable, abc.ABC):
     Attributes:
       image_channels: channels of the images; None takes those of the images given.
       dtype: of the computation; parameters and outputs are float32.
+      mesh: of the devices, where they share each attention and MLP (tensor parallel).
       fixed_parameters: see `Trainable`; counts of parameters leave them out.
       num_classes: classes that labels can name, without the null class; 0 for an
         unconditional network.
@@ -56,12 +59,19 @@ class Network(Trainable, abc.ABC):
       uncertainty: the network learns the log-variance of its loss (`log_variance`).
       self_condition: settings of self-conditioning, a field of networks that have it.
       summary_token: whether its summary can be "cls", a learned token.
+      partition_rules: which axis of which parameters the devices of the mesh's axis
+        "tensor" share; the rest lies as `parallel.state_shardings` has it. Empty: the
+        network cannot be shared so.
+      heads: of its attention, which those devices share out; 0 where there are no
+        `partition_rules`.
     """
 
     image_channels: int | None = setting(
         None, "channels of the images; None takes the data's", least=1, most=1024
     )
     dtype: Any = jnp.float32
+    # Not shown: no result follows from how devices share the work.
+    mesh: Mesh | None = dataclasses.field(default=None, repr=False)
 
     num_classes: ClassVar[int] = 0
     null_label: ClassVar[int | None] = None
@@ -71,6 +81,8 @@ class Network(Trainable, abc.ABC):
     uncertainty: ClassVar[bool] = False
     self_condition: ClassVar[SelfConditioning] = SelfConditioning()
     summary_token: ClassVar[bool] = False
+    partition_rules: ClassVar[Rules] = ()
+    heads: ClassVar[int] = 0
 
     def __post_init__(self):
         fields.check_all(type(self).__name__, self)
@@ -192,6 +204,20 @@ class Network(Trainable, abc.ABC):
         possible = {paths[tap] for tap in self.self_condition_taps()}
         return {tap: path for tap, path in paths.items() if path in possible}
 
+    def check_tensor_parallel(self, devices: int) -> None:
+        """Raises a UserError where so many devices cannot share each attention."""
+        name = type(self).__name__
+        if devices > 1 and not self.partition_rules:
+            raise UserError(
+                f"config.mesh.tensor: {devices}, but {name} has no rules for that: "
+                "take 1 (config.mesh.fsdp shares the parameters of any network)"
+            )
+        if self.heads % devices:
+            raise UserError(
+                f"config.mesh.tensor: {devices} devices cannot share the "
+                f"{self.heads} attention heads of {name}"
+            )
+
     def project(self, params: dict) -> dict:
         """Returns what training puts in place of `params`, at first and after a step.
 
@@ -235,11 +261,6 @@ def attention_setting() -> Any:
         "implementation of jax.nn.dot_product_attention; None chooses",
         choices=("xla", "cudnn"),
     )
-
-
-def remat_setting() -> Any:
-    """Declares the field `remat`."""
-    return setting(False, "recompute blocks in the backward pass, to save memory")
 
 
 def check_levels(channel_multipliers: Sequence[int], attention: Sequence[bool]) -> None:

@@ -4,17 +4,17 @@ from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from ddae_jax.models.base import Network, attention_setting, remat_setting
+from ddae_jax.models.base import Network, attention_setting
+from ddae_jax.models.remat import remat_setting, rematerialised
 from ddae_jax.models.self_conditioning import (
     SelfCondition,
     SelfConditioning,
     SummaryToken,
 )
 from ddae_jax.models.transformer import (
-    MLP,
-    Attention,
     ClassEmbedding,
     DropPath,
     PatchEmbedding,
@@ -23,12 +23,20 @@ from ddae_jax.models.transformer import (
     check_heads,
     drop_path_rate,
     modulate,
-    modulation,
     patch_kernel_init,
     sincos_init,
     token_grid,
     unpatchify,
 )
+from ddae_jax.models.transformer_layers import (
+    ATTENTION_RULES,
+    MLP,
+    MLP_RULES,
+    MODULATION_RULES,
+    Attention,
+    modulation,
+)
+from ddae_jax.runtime.parallel import Rules
 from ddae_jax.settings.fields import setting
 
 SIZES = {
@@ -55,13 +63,14 @@ class Block(nn.Module):
     drop_path: float
     attention_implementation: str | None
     dtype: Any
+    mesh: Mesh | None = None
 
     @nn.compact
     def __call__(self, x, condition):
         features = x.shape[-1]
         drop = DropPath(self.drop_path, name="drop_path")
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation(
-            condition, 6, features, self.dtype
+            condition, 6, features, self.dtype, self.mesh
         )
         init = nn.initializers.xavier_uniform()
         hidden = modulate(plain_norm(self.dtype)(x), shift1, scale1)
@@ -71,12 +80,18 @@ class Block(nn.Module):
             init,
             self.attention_implementation,
             self.dtype,
+            self.mesh,
             name="attention",
         )(hidden)
         x += drop(gate1[:, None, :] * branch)
         hidden = modulate(plain_norm(self.dtype)(x), shift2, scale2)
         branch = MLP(
-            int(features * self.mlp_ratio), True, init, self.dtype, name="mlp"
+            int(features * self.mlp_ratio),
+            True,
+            init,
+            self.dtype,
+            self.mesh,
+            name="mlp",
         )(hidden)
         return x + drop(gate2[:, None, :] * branch)
 
@@ -94,7 +109,7 @@ class FinalLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x, condition):
-        shift, scale = modulation(condition, 2, x.shape[-1], self.dtype)
+        shift, scale = modulation(condition, 2, x.shape[-1], self.dtype, None)
         hidden = modulate(plain_norm(self.dtype)(x), shift, scale)
         return nn.Dense(
             self.features,
@@ -142,10 +157,11 @@ class DiT(Network):
         below=1,
     )
     attention_implementation: str | None = attention_setting()
-    remat: bool = remat_setting()
+    remat: str = remat_setting()
     self_condition: SelfConditioning = SelfConditioning()
 
     summary_token: ClassVar[bool] = True
+    partition_rules: ClassVar[Rules] = ATTENTION_RULES + MLP_RULES + MODULATION_RULES
 
     def __post_init__(self):
         super().__post_init__()
@@ -224,7 +240,7 @@ class DiT(Network):
             self.num_classes, self.hidden_size, self.dtype, name="label"
         )(labels, len(images))
 
-        block_type = nn.remat(Block) if self.remat else Block
+        block_type = rematerialised(Block, self.remat)
         for i in range(self.depth):
             x = block_type(
                 self.heads,
@@ -232,6 +248,7 @@ class DiT(Network):
                 drop_path_rate(self.drop_path, i, self.depth, train),
                 self.attention_implementation,
                 self.dtype,
+                self.mesh,
                 name=f"block_{i}",
             )(x, condition)
             if f"block_{i}" == source:

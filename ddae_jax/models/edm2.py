@@ -14,7 +14,6 @@ from ddae_jax.models.base import (
     attention_setting,
     check_levels,
     check_sides,
-    remat_setting,
 )
 from ddae_jax.models.edm2_layers import (
     Block,
@@ -24,6 +23,7 @@ from ddae_jax.models.edm2_layers import (
     normalize_kernel,
 )
 from ddae_jax.models.layers import GroupNorm
+from ddae_jax.models.remat import remat_setting, rematerialised
 from ddae_jax.settings.fields import setting
 
 
@@ -68,7 +68,7 @@ class EDM2UNet(Network):
         None, "width of an attention head; None is one head", least=1, most=4096
     )
     attention_implementation: str | None = attention_setting()
-    remat: bool = remat_setting()
+    remat: str = remat_setting()
 
     def __post_init__(self):
         super().__post_init__()
@@ -156,7 +156,7 @@ class EDM2UNet(Network):
         embedding = Embedding(
             4 * self.channels, normalized, self.dtype, name="embedding"
         )(time)
-        block_type = nn.remat(Block, static_argnums=(3,)) if self.remat else Block
+        block_type = rematerialised(Block, self.remat, static_argnums=(3,))
 
         def block(x, name, width, attention=False, resample=None):
             return block_type(

@@ -4,19 +4,19 @@ from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from ddae_jax.models.base import Network, attention_setting, remat_setting
+from ddae_jax.models.base import Network, attention_setting
+from ddae_jax.models.remat import remat_setting, rematerialised
 from ddae_jax.models.self_conditioning import (
     SelfCondition,
     SelfConditioning,
     SummaryToken,
 )
 from ddae_jax.models.transformer import (
-    Attention,
     ClassEmbedding,
     DropPath,
-    Linear,
     PatchEmbedding,
     Positions,
     Rotation,
@@ -24,13 +24,21 @@ from ddae_jax.models.transformer import (
     check_heads,
     drop_path_rate,
     modulate,
-    modulation,
     patch_kernel_init,
     rotary_angles,
     sincos_init,
     token_grid,
     unpatchify,
 )
+from ddae_jax.models.transformer_layers import (
+    ATTENTION_RULES,
+    GATED_MLP_RULES,
+    MODULATION_RULES,
+    Attention,
+    SwiGLU,
+    modulation,
+)
+from ddae_jax.runtime.parallel import Rules
 from ddae_jax.settings.fields import setting
 
 SIZES = {
@@ -48,22 +56,6 @@ PRESETS = {
 }
 
 
-class SwiGLU(nn.Module):
-    """A gated MLP (Shazeer 2020); one linear map gives the gate, then the value."""
-
-    hidden_features: int
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x):
-        init = nn.initializers.xavier_uniform()
-        hidden = Linear(2 * self.hidden_features, init, self.dtype, name="linear1")(x)
-        gate, value = jnp.split(hidden, 2, axis=-1)
-        return Linear(x.shape[-1], init, self.dtype, name="linear2")(
-            nn.silu(gate) * value
-        )
-
-
 class Block(nn.Module):
     """Attention and a gated MLP, each shifted, scaled and gated by the condition."""
 
@@ -73,11 +65,12 @@ class Block(nn.Module):
     drop_path: float
     attention_implementation: str | None
     dtype: Any
+    mesh: Mesh | None = None
 
     @nn.compact
     def __call__(self, x, condition):
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation(
-            condition, 6, x.shape[-1], self.dtype
+            condition, 6, x.shape[-1], self.dtype, self.mesh
         )
         drop = DropPath(self.drop_path, name="drop_path")
         hidden = nn.RMSNorm(epsilon=1e-6, dtype=self.dtype, name="norm1")(x)
@@ -87,11 +80,12 @@ class Block(nn.Module):
             nn.initializers.xavier_uniform(),
             self.attention_implementation,
             self.dtype,
+            self.mesh,
             name="attention",
         )(modulate(hidden, shift1, scale1), self.rotation)
         x += drop(gate1[:, None, :] * branch)
         hidden = nn.RMSNorm(epsilon=1e-6, dtype=self.dtype, name="norm2")(x)
-        branch = SwiGLU(self.mlp_features, self.dtype, name="mlp")(
+        branch = SwiGLU(self.mlp_features, self.dtype, self.mesh, name="mlp")(
             modulate(hidden, shift2, scale2)
         )
         return x + drop(gate2[:, None, :] * branch)
@@ -105,7 +99,7 @@ class FinalLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x, condition):
-        shift, scale = modulation(condition, 2, x.shape[-1], self.dtype)
+        shift, scale = modulation(condition, 2, x.shape[-1], self.dtype, None)
         hidden = nn.RMSNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(x)
         return nn.Dense(
             self.features,
@@ -152,10 +146,13 @@ class LightningDiT(Network):
         below=1,
     )
     attention_implementation: str | None = attention_setting()
-    remat: bool = remat_setting()
+    remat: str = remat_setting()
     self_condition: SelfConditioning = SelfConditioning()
 
     summary_token: ClassVar[bool] = True
+    partition_rules: ClassVar[Rules] = (
+        ATTENTION_RULES + GATED_MLP_RULES + MODULATION_RULES
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -241,7 +238,7 @@ class LightningDiT(Network):
         rotation = rotary_angles(
             grid, self.hidden_size // self.heads, self.extra_tokens
         )
-        block_type = nn.remat(Block) if self.remat else Block
+        block_type = rematerialised(Block, self.remat)
         for i in range(self.depth):
             x = block_type(
                 self.heads,
@@ -250,6 +247,7 @@ class LightningDiT(Network):
                 drop_path_rate(self.drop_path, i, self.depth, train),
                 self.attention_implementation,
                 self.dtype,
+                self.mesh,
                 name=f"block_{i}",
             )(x, condition)
             if f"block_{i}" == source:

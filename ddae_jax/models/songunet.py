@@ -15,8 +15,8 @@ from ddae_jax.models.base import (
     Network,
     attention_setting,
     check_levels,
-    remat_setting,
 )
+from ddae_jax.models.remat import remat_setting, rematerialised
 from ddae_jax.models.self_conditioning import SelfCondition, SelfConditioning
 from ddae_jax.models.songunet_layers import (
     ZERO_GAIN,
@@ -84,7 +84,7 @@ class SongUNet(Network):
         0, "numbers in an augmentation label; 0 takes none", least=0, most=4096
     )
     attention_implementation: str | None = attention_setting()
-    remat: bool = remat_setting()
+    remat: str = remat_setting()
     self_condition: SelfConditioning = SelfConditioning()
 
     def __post_init__(self):
@@ -193,7 +193,7 @@ class SongUNet(Network):
             self.dtype,
             name="embedding",
         )(time, labels, augment_labels)
-        block_type = nn.remat(Block, static_argnums=(3,)) if self.remat else Block
+        block_type = rematerialised(Block, self.remat, static_argnums=(3,))
 
         def block(x, name, width=None, attention=False, resample=None):
             nonlocal embedding

@@ -1,4 +1,4 @@
-"""What the vision transformers share: patches, positions, attention, conditioning."""
+"""What the vision transformers share: patches, positions, conditions, drop path."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,11 +7,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from einops import pack, rearrange, unpack
+from einops import rearrange
 from jaxtyping import Array, Float, Int
 
 from ddae_jax.errors import UserError
-from ddae_jax.models.attention import dot_product_attention
 from ddae_jax.models.layers import sinusoidal_embedding
 
 # Cosines and sines, each of shape (tokens, head_size).
@@ -140,35 +139,6 @@ def patch_kernel_init(kernel_init: Callable) -> Callable:
     return init
 
 
-class Linear(nn.Module):
-    """A linear map of each token.
-
-    It is nn.Dense on one long batch of tokens: XLA then computes the kernel's gradient
-    as one matrix product, which saves a seventh of the backward pass on CPU.
-    """
-
-    features: int
-    kernel_init: Callable
-    dtype: Any
-    use_bias: bool = True
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "*batch in_features"]
-    ) -> Float[Array, "*batch features"]:
-        shape = (x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        tokens, lengths = pack([x.astype(self.dtype)], "* features")
-        y = tokens @ kernel.astype(self.dtype)
-        if self.use_bias:
-            bias = self.param(
-                "bias", nn.initializers.zeros, (self.features,), jnp.float32
-            )
-            y += bias.astype(self.dtype)
-        (y,) = unpack(y, lengths, "* features")
-        return y
-
-
 class PatchEmbedding(nn.Module):
     """A linear map of each patch: a strided convolution's weights, as one matmul."""
 
@@ -216,52 +186,6 @@ class Positions(nn.Module):
         if self.fixed:
             table = jax.lax.stop_gradient(table)
         return x + table.astype(self.dtype)
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention over tokens, with rotary positions where given."""
-
-    heads: int
-    use_bias: bool
-    kernel_init: Callable
-    implementation: str | None
-    dtype: Any
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "batch tokens features"], rotation: Rotation | None = None
-    ) -> Float[Array, "batch tokens features"]:
-        features = x.shape[-1]
-        hidden = Linear(
-            3 * features, self.kernel_init, self.dtype, self.use_bias, name="projection"
-        )(x)
-        parts = "b t (part heads c) -> b t part heads c"
-        hidden = rearrange(hidden, parts, part=3, heads=self.heads)
-        query, key, value = jnp.unstack(hidden, axis=2)
-        if rotation is not None:
-            query, key = rotate(query, rotation), rotate(key, rotation)
-        hidden = dot_product_attention(query, key, value, self.implementation)
-        hidden = rearrange(hidden, "b t heads c -> b t (heads c)")
-        return Linear(features, self.kernel_init, self.dtype, name="output")(hidden)
-
-
-class MLP(nn.Module):
-    """Two linear maps with a GELU between, exact or by its tanh approximation."""
-
-    hidden_features: int
-    approximate_gelu: bool
-    kernel_init: Callable
-    dtype: Any
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "batch tokens features"]
-    ) -> Float[Array, "batch tokens features"]:
-        hidden = Linear(
-            self.hidden_features, self.kernel_init, self.dtype, name="linear1"
-        )(x)
-        hidden = nn.gelu(hidden, approximate=self.approximate_gelu)
-        return Linear(x.shape[-1], self.kernel_init, self.dtype, name="linear2")(hidden)
 
 
 class DropPath(nn.Module):
@@ -334,14 +258,3 @@ def check_heads(hidden_size: int, heads: int) -> None:
     """Raises a UserError unless tokens divide into heads."""
     if hidden_size % heads:
         raise UserError(f"heads: {heads} do not divide hidden_size {hidden_size}")
-
-
-def modulation(condition, chunks: int, features: int, dtype: Any):
-    """Shifts, scales and gates from a condition: zero at first (adaLN-zero)."""
-    hidden = nn.Dense(
-        chunks * features,
-        kernel_init=nn.initializers.zeros,
-        dtype=dtype,
-        name="modulation",
-    )(nn.silu(condition))
-    return jnp.split(hidden, chunks, axis=-1)

@@ -18,7 +18,6 @@ from ddae_jax.models.base import (
     attention_setting,
     check_levels,
     check_sides,
-    remat_setting,
 )
 from ddae_jax.models.layers import (
     GroupNorm,
@@ -28,6 +27,7 @@ from ddae_jax.models.layers import (
     sinusoidal_embedding,
     upsample_nearest,
 )
+from ddae_jax.models.remat import remat_setting, rematerialised
 from ddae_jax.models.self_conditioning import SelfCondition, SelfConditioning
 from ddae_jax.settings.fields import setting
 
@@ -180,7 +180,7 @@ class UNet(Network):
         0, "numbers in an augmentation label; 0 takes none", least=0, most=4096
     )
     attention_implementation: str | None = attention_setting()
-    remat: bool = remat_setting()
+    remat: str = remat_setting()
     self_condition: SelfConditioning = SelfConditioning()
 
     def __post_init__(self):
@@ -236,10 +236,10 @@ class UNet(Network):
         levels = len(widths)
         check_sides(images, 2 ** (levels - 1), "UNet")
         image_channels = images.shape[-1]
-        block_type, residual_type = ResidualAttentionBlock, ResidualBlock
-        if self.remat:
-            block_type = nn.remat(block_type, static_argnums=(3,))
-            residual_type = nn.remat(residual_type, static_argnums=(3,))
+        block_type, residual_type = (
+            rematerialised(block, self.remat, static_argnums=(3,))
+            for block in (ResidualAttentionBlock, ResidualBlock)
+        )
 
         def block(level, name):
             return block_type(

@@ -5,26 +5,25 @@ from typing import Any, ClassVar
 import flax.linen as nn
 import jax.numpy as jnp
 from einops import pack
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from ddae_jax.errors import UserError
-from ddae_jax.models.base import Network, attention_setting, remat_setting
+from ddae_jax.models.base import Network, attention_setting
 from ddae_jax.models.layers import (
     conv,
     sinusoidal_embedding,
     torch_bias_init,
     torch_kernel_init,
 )
+from ddae_jax.models.remat import remat_setting, rematerialised
 from ddae_jax.models.self_conditioning import (
     SelfCondition,
     SelfConditioning,
     SummaryToken,
 )
 from ddae_jax.models.transformer import (
-    MLP,
-    Attention,
     DropPath,
-    Linear,
     PatchEmbedding,
     Positions,
     check_heads,
@@ -33,6 +32,14 @@ from ddae_jax.models.transformer import (
     token_grid,
     unpatchify,
 )
+from ddae_jax.models.transformer_layers import (
+    ATTENTION_RULES,
+    MLP,
+    MLP_RULES,
+    Attention,
+    Linear,
+)
+from ddae_jax.runtime.parallel import Rules
 from ddae_jax.settings.fields import setting
 
 # The sizes of the paper's table 1; `depth` does not count the middle block.
@@ -68,6 +75,7 @@ class Block(nn.Module):
     drop_path: float
     attention_implementation: str | None
     dtype: Any
+    mesh: Mesh | None = None
 
     @nn.compact
     def __call__(self, x, skip=None):
@@ -83,11 +91,17 @@ class Block(nn.Module):
             _init,
             self.attention_implementation,
             self.dtype,
+            self.mesh,
             name="attention",
         )(nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm1")(x))
         x += drop(branch)
         branch = MLP(
-            int(features * self.mlp_ratio), False, _init, self.dtype, name="mlp"
+            int(features * self.mlp_ratio),
+            False,
+            _init,
+            self.dtype,
+            self.mesh,
+            name="mlp",
         )(nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm2")(x))
         return x + drop(branch)
 
@@ -160,10 +174,11 @@ class UViT(Network):
         below=1,
     )
     attention_implementation: str | None = attention_setting()
-    remat: bool = remat_setting()
+    remat: str = remat_setting()
     self_condition: SelfConditioning = SelfConditioning()
 
     summary_token: ClassVar[bool] = True
+    partition_rules: ClassVar[Rules] = ATTENTION_RULES + MLP_RULES
 
     def __post_init__(self):
         super().__post_init__()
@@ -264,7 +279,7 @@ class UViT(Network):
         if self.self_condition.token:
             x = SummaryToken(self.dtype, name="summary_token")(x)
 
-        block_type = nn.remat(Block) if self.remat else Block
+        block_type = rematerialised(Block, self.remat)
         skips = []
         for i in range(self.depth + 1):
             block = block_type(
@@ -274,6 +289,7 @@ class UViT(Network):
                 drop_path_rate(self.drop_path, i, self.depth + 1, train),
                 self.attention_implementation,
                 self.dtype,
+                self.mesh,
                 name=f"block_{i}",
             )
             if i <= self.depth // 2:

@@ -15,3 +15,10 @@ class MeshSettings:
         least=1,
         most=1 << 20,
     )
+    tensor: int = setting(
+        1,
+        "devices that share every attention and MLP of a transformer, and its images; "
+        "of one process",
+        least=1,
+        most=1024,
+    )

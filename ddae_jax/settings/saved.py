@@ -31,6 +31,8 @@ _FREE = (
     "objectives.contrastive.stop_on_collapse",
 )
 _SOURCE = "network.self_condition.tap"
+_OLD_VALUES = {"network.remat": {False: "none", True: "full"}}
+"""Field -> values of other types in older workdirs, and what they are called now."""
 _OLD_NAMES = {"import": "import_weights"}  # of sections, in workdirs of version 0.1
 
 
@@ -113,6 +115,8 @@ def _fill(config: ConfigDict, saved: dict, prefix: str) -> None:
         elif isinstance(value, dict):
             _fill(config[key], value, f"{prefix}{key}.")
         elif value is not None or config[key] is not None:  # None keeps its type
+            if isinstance(value, bool):
+                value = _OLD_VALUES.get(f"{prefix}{key}", {}).get(value, value)
             config[key] = _tuples(value)
 
 

@@ -115,7 +115,8 @@ def grid_function(
         raise UserError(autoencoder.MISSING.format(channels=image_shape[-1]))
     if latents is not None:
         weights = jax.device_put(weights, parallel.replicated(mesh))
-    count = max(-(-experiment.settings.sample.grid // mesh.size), 1) * mesh.size
+    parts = parallel.batch_parts(mesh)
+    count = max(-(-experiment.settings.sample.grid // parts), 1) * parts
     split = parallel.batch_sharding(mesh)
     generator = configured_draw(experiment, denoiser, image_shape, latents)
     key = experiment.stream("sample/noise")

@@ -118,7 +118,8 @@ def fit(
         raise UserError(
             f"{source.name} has images of one class only: no classifier can be trained"
         )
-    batch_size = -(-_BATCH_SIZE // mesh.size) * mesh.size
+    parts = parallel.batch_parts(mesh)
+    batch_size = -(-_BATCH_SIZE // parts) * parts
     trainer = _Trainer(
         ClassifierNetwork(classes),
         Adam(WarmupCosine(_LEARNING_RATE, 0, steps), clip_norm=None),

@@ -219,12 +219,15 @@ def _first(steps: Steps) -> Batch:
 
 
 def each(
-    body: Callable[[Any, Batch], tuple[Any, Any]], state: Any, steps: Steps
+    body: Callable[[Any, Batch], tuple[Any, Any]],
+    state: Any,
+    steps: Steps,
+    rules: parallel.Rules = (),
 ) -> tuple[Any, Any]:
     """Runs body(state, batch) -> (state, metrics) for all steps; inside jit.
 
-    Returns the state, sharded as `parallel.state_shardings` has it, and the metrics,
-    replicated, with a leading axis of steps.
+    Returns the state, sharded as `parallel.state_shardings` has it by `rules`, and the
+    metrics, replicated, with a leading axis of steps.
     """
 
     def one(state, row):
@@ -237,6 +240,6 @@ def each(
         metrics = jax.tree.map(lambda leaf: leaf[None], metrics)
     else:
         state, metrics = jax.lax.scan(one, state, rows)
-    shardings = parallel.state_shardings(steps.mesh, state)
+    shardings = parallel.state_shardings(steps.mesh, state, rules)
     replicated = parallel.replicated(steps.mesh)
     return parallel.constrain(state, shardings), parallel.constrain(metrics, replicated)

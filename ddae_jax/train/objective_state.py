@@ -89,7 +89,8 @@ def placed_first_states(
     states = first_states(
         key, params, objectives, denoiser, optimizer, image_shape, rows
     )
-    return parallel.constrain(states, parallel.state_shardings(mesh, states))
+    rules = denoiser.network.partition_rules
+    return parallel.constrain(states, parallel.state_shardings(mesh, states, rules))
 
 
 def teacher_of(state: ObjectiveState, params: dict) -> dict[str, Any]:

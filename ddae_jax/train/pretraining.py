@@ -52,7 +52,9 @@ class Pretraining:
         )
         if self.start is not None:
             params = self.start(params)
-        state = train_state.placed_first_state(params, recipe.optimizer, self.feed.mesh)
+        state = train_state.placed_first_state(
+            params, recipe.optimizer, self.feed.mesh, _rules(recipe)
+        )
         if not recipe.objectives:
             return state
         objectives = objective_state.placed_first_states(
@@ -85,7 +87,8 @@ class Pretraining:
             return first.replace(objectives=objectives)
 
         shapes = recipe.denoiser.parameter_shapes(shape)
-        return train_state.abstract(init, self.feed.mesh, shapes, jax.random.key(0))
+        key, rules = jax.random.key(0), _rules(recipe)
+        return train_state.abstract(init, self.feed.mesh, shapes, key, rules=rules)
 
     @property
     def _row_shapes(self) -> tuple[tuple[str, jax.ShapeDtypeStruct], ...]:
@@ -143,6 +146,10 @@ class Pretraining:
         return state, stacked(rows)
 
 
+def _rules(recipe: TrainStep) -> parallel.Rules:
+    return recipe.denoiser.network.partition_rules
+
+
 def _shape(leaf):
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
 
@@ -152,7 +159,7 @@ def _run(recipe: TrainStep, state: TrainState, steps: Steps, keys: Keys):
     def body(state, batch):
         return recipe(state, batch, keys)
 
-    return each(body, state, steps)
+    return each(body, state, steps, _rules(recipe))
 
 
 @compiler.jit(static_argnames=("recipe", "count", "mesh"))
@@ -183,5 +190,6 @@ def _sum(total, new):
 def _apply(recipe, mesh, count, state, gradient, metrics):
     gradient = jax.tree.map(lambda leaf: leaf / count, gradient)
     state, metrics = recipe.apply(state, gradient, metrics)
-    state = parallel.constrain(state, parallel.state_shardings(mesh, state))
+    shardings = parallel.state_shardings(mesh, state, _rules(recipe))
+    state = parallel.constrain(state, shardings)
     return state, parallel.constrain(metrics, parallel.replicated(mesh))

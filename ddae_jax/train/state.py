@@ -118,14 +118,21 @@ def _placed(leaf: Array, sharding: Sharding) -> Array:
     return parallel.place(np.asarray(leaf), sharding)
 
 
-@compiler.jit(once=True, static_argnames=("optimizer", "mesh"))
-def placed_first_state(params: dict, optimizer: Optimizer, mesh: Mesh) -> TrainState:
+@compiler.jit(once=True, static_argnames=("optimizer", "mesh", "rules"))
+def placed_first_state(
+    params: dict, optimizer: Optimizer, mesh: Mesh, rules: parallel.Rules = ()
+) -> TrainState:
     """`first_state` on the mesh, sharded as it is trained."""
     state = first_state(params, optimizer)
-    return parallel.constrain(state, parallel.state_shardings(mesh, state))
+    return parallel.constrain(state, parallel.state_shardings(mesh, state, rules))
 
 
-def abstract(init: Callable[..., Any], mesh: Mesh, *arguments: Any) -> Any:
+def abstract(
+    init: Callable[..., Any],
+    mesh: Mesh,
+    *arguments: Any,
+    rules: parallel.Rules = (),
+) -> Any:
     """The shapes of init(*arguments), with the shardings that a state has on a mesh."""
     shapes = jax.eval_shape(init, *arguments)
     return jax.tree.map(
@@ -133,5 +140,5 @@ def abstract(init: Callable[..., Any], mesh: Mesh, *arguments: Any) -> Any:
             leaf.shape, leaf.dtype, sharding=sharding
         ),
         shapes,
-        parallel.state_shardings(mesh, shapes),
+        parallel.state_shardings(mesh, shapes, rules),
     )

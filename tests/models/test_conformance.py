@@ -97,7 +97,7 @@ def runs_of(network):
         output, taps = tools.taps_of(dropping, params, *inputs)
         trained, recomputed = (
             model.apply({"params": params}, *inputs, train=True, rngs={"dropout": key})
-            for model in (dropping, dropping.clone(remat=True))
+            for model in (dropping, dropping.clone(remat="full"))
         )
         return output, tuple(taps.values()), trained, recomputed  # jit sorts dicts
 
@@ -166,7 +166,7 @@ def test_bfloat16_is_of_the_computation_alone(network):
 
 
 def test_recomputation_has_the_same_parameters_and_output(network):
-    again = network.clone(remat=True)
+    again = network.clone(remat="full")
     assert tools.shapes_of(again, SHAPE[1:]) == tools.shapes_of(network, SHAPE[1:])
     output = jax.eval_shape(
         lambda params: again.apply({"params": params}, *inputs_of(again)),

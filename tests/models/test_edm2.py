@@ -244,7 +244,7 @@ def test_gradients_remat_and_dtype(weight_normalization):
     np.testing.assert_allclose((above - below) / (2 * step), slope, rtol=1e-2)
 
     if weight_normalization:  # the blocks are the same, one compilation is enough
-        _, recomputed = value_and_grad(params, network.clone(remat=True))
+        _, recomputed = value_and_grad(params, network.clone(remat="full"))
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
             gradient,

@@ -226,7 +226,7 @@ def test_the_trunk_is_trained_through_it_unless_stopped(name):
         assert not ours or np.any(gradient), leaf
         np.testing.assert_allclose(none[leaf], constant[leaf], atol=1e-6 * size)
     if name in ("uvit", "dit"):
-        again = gradients(network.clone(remat=True), params)
+        again = gradients(network.clone(remat="full"), params)
         for leaf, gradient in through.items():
             np.testing.assert_allclose(again[leaf], gradient, atol=1e-5 * size)
     differ = [np.abs(through[leaf] - none[leaf]).max() > 1e-4 * size for leaf in none]

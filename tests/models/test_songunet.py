@@ -275,7 +275,7 @@ def test_gradients_remat_dtype_and_labels():
     slope = sum(map(np.vdot, jax.tree.leaves(gradient), jax.tree.leaves(direction)))
     np.testing.assert_allclose((values[0] - values[1]) / (2 * step), slope, rtol=1e-2)
 
-    _, recomputed = value_and_grad(params, network.clone(remat=True), labels)
+    _, recomputed = value_and_grad(params, network.clone(remat="full"), labels)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
         gradient,

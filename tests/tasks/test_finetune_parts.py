@@ -54,7 +54,7 @@ CASES = {
         [["patches", "positions", "time", "label"], ["block_0"]],
     ),
     "lightningdit": (
-        LightningDiT(**TOKENS, num_classes=3, remat=True), Flow(), "layer-0",
+        LightningDiT(**TOKENS, num_classes=3, remat="full"), Flow(), "layer-0",
         [["patches", "positions", "time", "label"], ["block_0"]],
     ),
 }  # fmt: skip

@@ -94,7 +94,7 @@ def check_gradients(network, params, inputs, fixed=()):
     plain = jax.jit(jax.value_and_grad(loss_of(network)))
     value, gradient = plain(params)
     value_again, recomputed = jax.jit(
-        jax.value_and_grad(loss_of(network.clone(remat=True)))
+        jax.value_and_grad(loss_of(network.clone(remat="full")))
     )(params)
     np.testing.assert_allclose(value, value_again, rtol=1e-6)
     jax.tree.map(

@@ -92,6 +92,7 @@ def _of_test_set(experiment: Experiment, job: Job) -> _Mapped:
     test = experiment.source("test")
     trained.check_images(test)
     test = data_source.subset(test, np.arange(min(settings.count, len(test))))
+    parts = parallel.batch_parts(trained.mesh)
     (maps,) = encode_set(
         job.grid_encoder(),
         trained.variables,
@@ -99,9 +100,7 @@ def _of_test_set(experiment: Experiment, job: Job) -> _Mapped:
         test,
         (job.cell.time.time,),
         experiment.stream("dense/maps"),
-        min(
-            settings.batch_size, -(-len(test) // trained.mesh.size) * trained.mesh.size
-        ),
+        min(settings.batch_size, -(-len(test) // parts) * parts),
     )
     names = [test.class_names[label] for label in test.labels]
     return _Mapped(test.read(np.arange(len(test))), names, maps, {})

@@ -164,7 +164,9 @@ def load_finetuned(experiment: Experiment, output: str = "finetune") -> Finetune
     tree = flax.traverse_util.unflatten_dict(wanted, sep="/")
     params = weights_folder.read_parameters(folder, tree)
     network = classifier.complete(denoiser, params["network"], shape, np.zeros)
-    placed = parallel.place_state(experiment.mesh, network)
+    placed = parallel.place_state(
+        experiment.mesh, network, denoiser.network.partition_rules
+    )
     return Finetuned(
         experiment.with_weights(placed, saved["step"]),
         params["head"],

@@ -210,7 +210,8 @@ class Finetuning:
             return self.recipe.create(network, key, self.feed.source.image_shape)
 
         arguments = (self.network, self._init_key)
-        return train_state.abstract(init, self.feed.mesh, *arguments)
+        rules = _rules(self.recipe)
+        return train_state.abstract(init, self.feed.mesh, *arguments, rules=rules)
 
     def dispatch(
         self, state: TrainState, step: int, count: int
@@ -227,12 +228,20 @@ class Finetuning:
         """Not counted."""
 
 
+def _rules(recipe: FinetuneStep) -> parallel.Rules:
+    return recipe.classifier.denoiser.network.partition_rules
+
+
 @compiler.jit(once=True, static_argnames=("recipe", "mesh", "shape"))
 def _create(recipe, mesh, shape, network, key):
     state = recipe.create(network, key, shape)
-    return parallel.constrain(state, parallel.state_shardings(mesh, state))
+    shardings = parallel.state_shardings(mesh, state, _rules(recipe))
+    return parallel.constrain(state, shardings)
 
 
 @compiler.jit(static_argnames=("recipe",), donate_argnames=("state",))
 def _run(recipe, state, autoencoder, steps: Steps, key):
-    return each(lambda s, batch: recipe(s, autoencoder, batch, key), state, steps)
+    def body(state, batch):
+        return recipe(state, autoencoder, batch, key)
+
+    return each(body, state, steps, _rules(recipe))

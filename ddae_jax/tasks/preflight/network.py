@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from ddae_jax.runtime import compiler, parallel, processes
@@ -78,7 +78,8 @@ def time_all_reduce(mesh: Mesh, megabytes: int) -> AllReduce:
         row = np.arange(mesh.size, dtype=np.float32)[index[0], None]
         return np.broadcast_to(row, (len(row), shape[1]))
 
-    arrays = jax.make_array_from_callback(shape, parallel.batch_sharding(mesh), rows)
+    split = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+    arrays = jax.make_array_from_callback(shape, split, rows)
     add = compiler.jit(_sum, out_shardings=parallel.replicated(mesh))
     total = jax.block_until_ready(add(arrays))  # compiles
     seconds = []

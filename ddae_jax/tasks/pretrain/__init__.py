@@ -72,10 +72,11 @@ def _check_settings(experiment: Experiment, source: Source) -> None:
     """Raises a UserError where batch or images do not go with devices and network."""
     train, mesh = experiment.settings.train, experiment.mesh
     parallel.check_batch_size("config.train.batch_size", train.batch_size, mesh)
-    if train.batch_size % (mesh.size * train.accumulate):
+    parts = parallel.batch_parts(mesh)
+    if train.batch_size % (parts * train.accumulate):
         raise UserError(
             f"config.train.accumulate: a batch of {train.batch_size} cannot be split "
-            f"into {train.accumulate} parts over {mesh.size} device(s)"
+            f"into {train.accumulate} parts over {parts} device(s)"
         )
     channels = experiment.settings.network.image_channels
     if channels not in (None, source.image_shape[-1]):
@@ -163,6 +164,16 @@ def _describe_network(
         recipe.denoiser.parameter_count(shape) / 1e6,
         experiment.mesh.size,
     )
+    rules = recipe.denoiser.network.partition_rules
+    shardings = parallel.state_shardings(experiment.mesh, shapes, rules)
+    held, repeated = parallel.bytes_per_device(shapes, shardings)
+    if held > repeated:
+        logging.info(
+            "config.mesh: each device holds %.2f MB of the parameters; %.2f MB of it, "
+            "too small or indivisible, are on all of them",
+            held / 1e6,
+            repeated / 1e6,
+        )
     if line := overhead.of_self_conditioning(recipe.denoiser, shape):
         logging.info("%s", line)
 

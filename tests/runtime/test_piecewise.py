@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from ddae_jax.denoiser import Denoiser
 from ddae_jax.diffusion.ddpm import DDPM
@@ -34,8 +35,9 @@ def test_each_result_is_computed_from_what_it_needs_alone():
     np.testing.assert_allclose(next(found), jax.random.uniform(second, (3,)), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_initial_parameters_are_those_of_one_program_and_equal_draws_share_theirs():
-    network = UNet(channels=32, channel_multipliers=(1,), attention=(False,), blocks=3)
+    network = UNet(channels=96, channel_multipliers=(1,), attention=(False,), blocks=3)
     denoiser, key, shape = Denoiser(network, DDPM()), jax.random.key(5), (8, 8, 1)
     shapes = denoiser.parameter_shapes(shape)
     places = parallel.state_shardings(parallel.make_mesh(), shapes)

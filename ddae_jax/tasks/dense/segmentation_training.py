@@ -154,7 +154,7 @@ class _Trainer:
                 weights,
             )
             rows.append(_metrics(loss))
-        done = jnp.int32(step + count)
+        done = state.step + count  # on the mesh, as all of the state
         return ClassifierState(done, heads, opt_state), stacked(rows)
 
     def _targets(

@@ -239,7 +239,7 @@ class _Trainer:
                     )
                 losses.append(loss / len(inputs))
             rows.append(_mean_loss(losses))
-        done = jnp.int32(step + count)
+        done = state.step + count  # on the mesh, as all of the state
         return ClassifierState(done, columns, opt_states), stacked(rows)
 
     def learning_rate(self, step: int) -> float:

@@ -6,7 +6,6 @@ files, it carries the first digits of its own sha256 in its name.
 
 import dataclasses
 import pathlib
-import re
 
 import flax.traverse_util
 import jax
@@ -64,12 +63,7 @@ def load(path: str | pathlib.Path, cache: pathlib.Path) -> InceptionFile:
     if not path.is_file():
         raise UserError(f"there is no file {path}. {_where()}")
     sha256 = of_file(path)
-    named = re.search(r"-([0-9a-f]{8,64})\.pth$", path.name)
-    if named and not sha256.startswith(named[1]):
-        raise UserError(
-            f"{path} has sha256 {sha256[:8]}..., not {named[1]}: "
-            f"damaged or another file. {_where()}"
-        )
+    torch_files.check_named_hash(path, sha256, _where())
     if not sha256.startswith(HASH_PREFIX):
         logging.warning("%s is not the published file, which is %s", path, FILE_NAME)
     target = cache / f"inception-{sha256}"

@@ -51,6 +51,25 @@ def read(path: str | pathlib.Path) -> object:
     return _to_numpy(content, torch)
 
 
+def check_named_hash(path: pathlib.Path, sha256: str, where: str) -> None:
+    """Checks the digits of its own hash that torch hub's files have in their names.
+
+    Args:
+      path: of any file; one without such digits passes.
+      sha256: of its content.
+      where: ends the message: where to get the file.
+
+    Raises:
+      UserError: the file is not the one that its name says.
+    """
+    named = re.search(r"-([0-9a-f]{8,64})\.pth$", path.name)
+    if named and not sha256.startswith(named[1]):
+        raise UserError(
+            f"{path} has sha256 {sha256[:8]}..., not {named[1]}: "
+            f"damaged or another file. {where}"
+        )
+
+
 def _to_numpy(value, torch):
     if isinstance(value, torch.Tensor):
         value = value.detach()

@@ -15,6 +15,7 @@ WRITERS = {
     "cifar10": lambda folder: data_files.write_cifar(folder, "cifar10"),
     "cifar100": lambda folder: data_files.write_cifar(folder, "cifar100"),
     "image_folder": data_files.write_image_folder,
+    "arrays": data_files.write_arrays,
     "tiny_imagenet": lambda folder: data_files.write_tiny_imagenet(folder, 3, 4),
 }
 # The channels are told where a set has grey and coloured files.

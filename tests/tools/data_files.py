@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 from PIL import Image
 
-from ddae_jax.data import cifar_archive
+from ddae_jax.data import arrays, cifar_archive
 
 
 def encode_idx(array, type_code=8):
@@ -81,3 +81,11 @@ def write_image_folder(folder):
             mode, seed = "L" if number % 7 == 0 else "RGB", 30 * label + number
             picture = folder / name / f"{number}.png"
             save_image(picture, (40, 33), mode, seed)
+
+
+def write_arrays(folder, count=6, shape=(9, 7, 3)):
+    """Both splits of the data set `arrays`, of two classes."""
+    random = np.random.default_rng(0)
+    for split in ("train", "test"):
+        images = random.integers(0, 256, (count, *shape), np.uint8)
+        arrays.write(folder, split, images, np.arange(count) % 2, ("cat", "dog"))

@@ -18,7 +18,7 @@ from ddae_jax.features.windows import Windows
 from ddae_jax.heads import clusters
 from ddae_jax.report import grids, pictures
 from ddae_jax.report.outcome import Picture
-from ddae_jax.runtime import memory
+from ddae_jax.runtime import memory, parallel
 from ddae_jax.tasks.dense.job import Job, Part
 
 _FIELD = "config.dense.images"

@@ -2,6 +2,7 @@
 # make test     the tests
 # make test-all the same, the slow ones, and those against PyTorch and object stores,
 #               for which it installs more
+# make test-campaign  what takes longest: many kills, every layout of processes
 # make coverage the tests, and which lines they reach
 # make lint     format and style
 # VENV=DIR puts the environment elsewhere; SHORT=1 makes the demo take seconds.
@@ -15,7 +16,7 @@ INSTALLED := $(VENV)/.installed
 VARIANT := $(if $(SHORT),test)
 WORKDIR := runs/digits$(addprefix -,$(VARIANT))
 
-.PHONY: demo test test-all coverage lint install
+.PHONY: demo test test-all test-campaign coverage lint install
 
 PYTEST := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -24,15 +25,18 @@ demo: $(INSTALLED)
 	@echo "report: $(WORKDIR)/report.html"
 
 test: $(INSTALLED)
-	$(BIN)/python $(PYTEST) -m "not slow"
+	$(BIN)/python $(PYTEST) -m "not slow and not campaign"
 
 test-all: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet torch==2.13.0 s3fs==2026.9.0 \
 		"moto[server]==5.2.5" gcsfs==2026.10.1 gcp-storage-emulator==2026.7.19
-	$(BIN)/python $(PYTEST)
+	$(BIN)/python $(PYTEST) -m "not campaign"
+
+test-campaign: $(INSTALLED)
+	$(BIN)/python $(PYTEST) -m campaign
 
 coverage: $(INSTALLED)
-	$(BIN)/python $(PYTEST) --cov --cov-report=term
+	$(BIN)/python $(PYTEST) -m "not campaign" --cov --cov-report=term
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -71,8 +71,8 @@ def main(argv: list[str] | None = None) -> None:
     flags.FLAGS.mark_as_parsed()  # absl's own flags: we parse ours
     try:
         print(help_text()) if {"--help", "-h"} & set(argv[1:]) else run(argv)
-    except KeyboardInterrupt:
-        exits.leave("interrupted; the same command goes on", 130)
+    except KeyboardInterrupt as stop:
+        exits.interrupted(stop)
     except Exception as error:
         from ddae_jax.runtime import ending
 

@@ -25,14 +25,18 @@ _LOST = (
     "heartbeat",
     "unhealthy",
     "waiting for async_",  # orbax's barriers
+    "timed out with key",  # gloo, of a process that does not come to a collective
 )
 
 
 def prepare() -> None:
-    """From now on Ctrl-C raises a KeyboardInterrupt in the main thread, and what
-    libraries leave undone in the background is told where it is news."""
-    signal.signal(signal.SIGINT, _interrupt)
-    signal.signal(signal.SIGALRM, _interrupt)
+    """From now on Ctrl-C, SIGTERM and SIGUSR1 raise a KeyboardInterrupt in the main
+    thread, and what libraries leave undone in the background is told where it is news.
+
+    With several processes, jax itself takes SIGTERM as soon as they have joined.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, _interrupt)
     sys.unraisablehook = _unraisable
     threading.excepthook = _in_thread
 
@@ -76,6 +80,14 @@ def leave(line: str, status: int) -> NoReturn:
     os._exit(status)
 
 
+def interrupted(stop: KeyboardInterrupt) -> NoReturn:
+    """Ends the process which a signal has stopped, with the status that tells which."""
+    number = _number(stop)
+    if number == signal.SIGINT:
+        leave("interrupted; the same command goes on", 130)
+    leave(f"stopped by signal {number.name}; the same command goes on", 143)
+
+
 @contextlib.contextmanager
 def limit(seconds: float, line: str, status: int = 2) -> Iterator[None]:
     """Leaves the process with this line where the block takes longer.
@@ -110,16 +122,24 @@ def line_of(error: BaseException | None) -> str | None:
     return None
 
 
-def _interrupt(*_):
+def _interrupt(number, _):
     """Python's own handler by another name: that one asyncio replaces while orbax
     restores, and then an interrupt can get lost."""
-    raise KeyboardInterrupt
+    raise KeyboardInterrupt(number)
+
+
+def _number(stop: BaseException | None) -> signal.Signals:
+    """Which signal has raised it."""
+    known = [number for number in getattr(stop, "args", ()) if isinstance(number, int)]
+    return signal.Signals(known[0]) if known else signal.SIGINT
 
 
 def _unraisable(found) -> None:
     """What Python drops in finalisers and in callbacks, of which jax has one for every
     garbage collection: an interrupt comes again, a moment later."""
     if found.exc_type is KeyboardInterrupt:
+        number = _number(found.exc_value)
+        signal.signal(signal.SIGALRM, lambda *_: _interrupt(number, None))
         signal.setitimer(signal.ITIMER_REAL, 0.01)
     elif _is_news(found.exc_value):
         sys.__unraisablehook__(found)

@@ -14,21 +14,40 @@ from ddae_jax.errors import UserError
 from ddae_jax.runtime import files
 
 
-def gather(fact: Any) -> list[Any]:
-    """What each process gives, in their order; JSON-able. All must call it."""
+class FirstFailed(UserError):
+    """Process 0 has failed, for no fault of the user's: the others cannot go on."""
+
+
+def gather(fact: Any, subject: str) -> list[Any]:
+    """What each process gives, in their order. All must call it.
+
+    Args:
+      fact: JSON-able.
+      subject: what the fact tells; names the place in the program.
+
+    Raises:
+      UserError: another process is at another place: it was started for something else.
+    """
     if jax.process_count() == 1:
         return [json.loads(json.dumps(fact))]
     from jax.experimental import multihost_utils
 
-    content = np.frombuffer(json.dumps(fact).encode(), np.uint8)
+    content = np.frombuffer(json.dumps([subject, fact]).encode(), np.uint8)
     lengths = multihost_utils.process_allgather(np.array(len(content), np.int32))
     padded = np.zeros(int(lengths.max()), np.uint8)
     padded[: len(content)] = content
     rows = multihost_utils.process_allgather(padded)
-    return [
+    told = [
         json.loads(bytes(np.asarray(row[:length])))
         for row, length in zip(rows, lengths, strict=True)
     ]
+    for index, (theirs, _) in enumerate(told):
+        if theirs != told[0][0]:
+            raise UserError(
+                f"process {index} is at {theirs!r}, process 0 at {told[0][0]!r}: start "
+                "all with the same words"
+            )
+    return [fact for _, fact in told]
 
 
 def on_first(function: Callable[[], Any]) -> Any:
@@ -42,7 +61,8 @@ def on_first(function: Callable[[], Any]) -> Any:
       function: gives something JSON-able.
 
     Raises:
-      UserError: that of process 0, or on the other processes, that it has failed.
+      UserError: that of process 0.
+      FirstFailed: on the other processes, where it is something else.
       OSError: no space is left on the disk of process 0.
       Exception: on process 0, whatever it raised.
     """
@@ -52,7 +72,7 @@ def on_first(function: Callable[[], Any]) -> Any:
             value = json.loads(json.dumps(function()))
         except Exception as error:
             raised, failure = error, _told(error)
-    value, failure = gather([value, failure])[0]
+    value, failure = gather([value, failure], "a result of process 0")[0]
     if raised is not None:
         raise raised
     if failure is not None:
@@ -80,4 +100,4 @@ def _told(error: Exception) -> tuple[str, str]:
 def _failed(kind: str, text: str) -> Exception:
     if kind == "disk":
         return OSError(errno.ENOSPC, files.NO_SPACE)
-    return UserError(text)
+    return UserError(text) if kind == "user" else FirstFailed(text)

@@ -46,7 +46,8 @@ def undisturbed(words, workdir, fresh):
 
 
 @pytest.mark.slow
-def test_pretraining_that_is_killed_twenty_times(tmp_path):
+@pytest.mark.parametrize("trials", [2, pytest.param(20, marks=pytest.mark.campaign)])
+def test_pretraining_that_is_killed(tmp_path, trials):
     def words(workdir):
         every = "--config.train.checkpoint_every=3"
         return run_tools.pretraining(workdir, 12, every)
@@ -54,10 +55,12 @@ def test_pretraining_that_is_killed_twenty_times(tmp_path):
     reference = tmp_path / "reference"
     times, expected = undisturbed(words(reference), reference, None)
     workdir = tmp_path / "run"
-    print(kills.kill_often(20, words(workdir), workdir, None, expected, times, SEED))
+    print(
+        kills.kill_often(trials, words(workdir), workdir, None, expected, times, SEED)
+    )
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.parametrize("task", TASKS)
 def test_a_task_that_is_killed_five_times(tmp_path, pretrained, task):
     def words(workdir):

@@ -1,4 +1,4 @@
-"""Ctrl-C and full disks at moments at which Python drops what is raised."""
+"""Signals and full disks at moments at which Python drops what is raised."""
 
 import subprocess
 import sys
@@ -8,32 +8,50 @@ import pytest
 FINALISER = """
 class Press:
     def __del__(self):
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.NUMBER)
         for _ in range(100): pass
 Press()
 """
 COLLECTOR = """
 def press(phase, info):
     gc.callbacks.remove(press)
-    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.NUMBER)
     for _ in range(100): pass
 gc.callbacks.append(press)
 gc.collect()
 """
-PLAIN = "os.kill(os.getpid(), signal.SIGINT)"
+PLAIN = "os.kill(os.getpid(), signal.NUMBER)"
+ENDS = {
+    "SIGINT": (130, "interrupted"),
+    "SIGTERM": (143, "stopped by signal SIGTERM"),
+    "SIGUSR1": (143, "stopped by signal SIGUSR1"),
+}
 
 
-@pytest.mark.parametrize("press", [PLAIN, FINALISER, COLLECTOR])
-def test_no_interrupt_is_lost(press):
+@pytest.mark.parametrize(
+    ("press", "number"),
+    [
+        (PLAIN, "SIGINT"),
+        (PLAIN, "SIGTERM"),
+        (FINALISER, "SIGINT"),
+        (FINALISER, "SIGTERM"),
+        (COLLECTOR, "SIGINT"),
+        (COLLECTOR, "SIGUSR1"),
+    ],
+)
+def test_no_signal_is_lost(press, number):
     program = (
         "import gc, os, signal, time",
         "from ddae_jax.runtime import exits",
         "exits.prepare()",
         "try:",
-        *(f"    {line}" for line in press.strip().splitlines()),
+        *(
+            f"    {line}"
+            for line in press.replace("NUMBER", number).strip().splitlines()
+        ),
         "    time.sleep(60)",
-        "except KeyboardInterrupt:",
-        "    exits.leave('gone', 130)",
+        "except KeyboardInterrupt as stop:",
+        "    exits.interrupted(stop)",
     )
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(program)],
@@ -41,8 +59,9 @@ def test_no_interrupt_is_lost(press):
         text=True,
         timeout=50,
     )
-    assert done.stderr == "gone\n"
-    assert done.returncode == 130
+    status, line = ENDS[number]
+    assert done.stderr == f"{line}; the same command goes on\n"
+    assert done.returncode == status
 
 
 def test_other_errors_that_python_drops_are_told_but_for_a_full_disk():

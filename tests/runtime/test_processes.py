@@ -48,7 +48,7 @@ def run_two(script: str, timeout: int = 200) -> list[tuple[int, str]]:
 
 
 def test_alone_a_process_gets_what_it_gives():
-    assert processes.gather({"a": (1, 2)}) == [{"a": [1, 2]}]
+    assert processes.gather({"a": (1, 2)}, "a fact") == [{"a": [1, 2]}]
     assert processes.on_first(lambda: 3) == 3
     with pytest.raises(ZeroDivisionError):
         processes.on_first(lambda: 1 / 0)
@@ -63,7 +63,7 @@ def test_alone_a_process_gets_what_it_gives():
 @pytest.mark.slow
 def test_all_get_the_result_and_the_error_of_process_0():
     script = """
-assert processes.gather({"of": index}) == [{"of": 0}, {"of": 1}]
+assert processes.gather({"of": index}, "a fact") == [{"of": 0}, {"of": 1}]
 assert processes.on_first(lambda: {"of": index}) == {"of": 0}
 for error in (
     UserError("config.x: no"),
@@ -84,8 +84,8 @@ except Exception as found:
     assert "UserError: config.x: no" in told and "UserError: config.x: no" in heard
     assert "OSError: [Errno 28]" in told and "OSError: [Errno 28]" in heard
     assert "TypeError: a mistake" in told
-    assert "UserError: process 0 has failed: TypeError: a mistake" in heard
-    assert told.count("TypeError") == 2 and heard.count("UserError") == 3
+    assert "FirstFailed: process 0 has failed: TypeError: a mistake" in heard
+    assert told.count("TypeError") == 2 and heard.count("FirstFailed") == 2
 
 
 @pytest.mark.slow
@@ -96,7 +96,7 @@ def test_a_process_that_fails_alone_does_not_leave_the_other_waiting(failing):
 try:
     if index == {failing}:
         raise UserError("images/7.png: damaged")
-    processes.gather(None)
+    processes.gather(None, "a fact")
 except Exception as error:
     ending.fail(error)
 """

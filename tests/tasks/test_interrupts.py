@@ -1,53 +1,112 @@
-"""Ctrl-C in every task: one line, status 130, and nothing half done is left."""
+"""Ctrl-C and SIGTERM in every task: one line, the status, and nothing half done."""
 
 import signal
 import time
 
 import pytest
 
+from ddae_jax.tasks import TASKS
+from tests.tools import golden_values
 from tests.tools import runs as run_tools
 
-TASKS = {
+WORDS = {
     "sample": ("--config.sample.count=100000", "--config.sampler.steps=50"),
     "probe": ("--config.probe.train_count=0", "--config.probe.draws=50"),
     "contrastive": ("--config.contrastive.count=0",),
+    "diagnose": ("--config.diagnose.count=0",),
     "dense": ("--config.dense.train_count=0", "--config.dense.batch_size=1"),
     "fid": ("--config.fid.count=100000", "--config.sampler.steps=50"),
     "track": ("--config.fid.count=100000", "--config.sampler.steps=50"),
+    "finetune": ("--config.finetune.tap=out_1", "--config.finetune.epochs=1000"),
+    "noisy_classifier": ("--config.noisy_classifier.features.epochs=1000",),
+    "pretrain": ("--config.train.steps=100000",),
     "predict": ("--config.predict.head=probe", "--config.predict.images=tests/data"),
     "export": ("--config.export.path=nowhere",),
     "report": (),
+    "preflight": (),
 }
-# These log a line before they compute.
-LONG = ("sample", "probe", "contrastive", "dense", "fid", "track")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("task", "lines"), [(task, 1) for task in TASKS] + [(task, 2) for task in LONG]
+# They log a line before they compute.
+LONG = (
+    "sample",
+    "probe",
+    "contrastive",
+    "dense",
+    "fid",
+    "track",
+    "finetune",
+    "noisy_classifier",
+    "pretrain",
 )
-def test_an_interrupt_is_one_line(pretrained_copy, task, lines):
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+OFTEN = ("sample", "probe", "fid")  # of the others, in the campaign
+# `import` and `encode` need files (below); `prepare` needs a network.
+APART = {"import", "encode", "prepare"}
+
+
+def cases():
+    for task in WORDS:
+        for number in SIGNALS:
+            for lines in (1, 2) if task in LONG else (1,):
+                often = task in OFTEN and lines == 2
+                marks = pytest.mark.slow if often else pytest.mark.campaign
+                yield pytest.param(task, lines, number, marks=marks)
+
+
+def test_every_task_is_interrupted_here():
+    assert WORDS.keys() | APART == TASKS.keys()
+
+
+@pytest.mark.parametrize(("task", "lines", "number"), cases())
+def test_a_signal_is_one_line(pretrained_copy, task, lines, number):
     """At once, while it imports, and after its first line, while it computes."""
-    process = run_tools.start(
-        *run_tools.TINY, f"--workdir={pretrained_copy}", f"--task={task}", *TASKS[task]
+    ours = (f"--workdir={pretrained_copy}", f"--task={task}")
+    is_stopped(task, lines, number, *run_tools.TINY, *ours, *WORDS[task])
+    assert not list(pretrained_copy.glob("*.part"))
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_is_one_line_where_files_are_read(tmp_path, number):
+    weights = golden_values.write_weights(tmp_path, "vae_small")
+    path = f"--config.import_weights.path={weights}"
+    vae = tmp_path / "vae"
+    importing = (f"--workdir={vae}", "--task=import", path)
+    is_stopped("import", 1, number, *importing)
+    run_tools.run(*importing)
+    is_stopped(
+        "encode",
+        1,
+        number,
+        "--config=configs/digits.py:test",
+        f"--workdir={tmp_path / 'run'}",
+        "--task=encode",
+        f"--config.autoencoder.folder={vae}",
+        "--config.data.channels=3",
     )
+
+
+def is_stopped(task, lines, number, *words):
+    """Sends the signal after so many lines of the task's and reads how it ends."""
+    process = run_tools.start(*words)
     seen = []
     for line in process.stderr:
         if seen or f"task {task} in" in line:
             seen.append(line)
         if len(seen) == lines:
             break
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     try:
-        _, rest = process.communicate(timeout=60)
+        _, rest = process.communicate(timeout=100)
     finally:
         process.kill()
     text = "".join(seen) + rest
     assert "Traceback" not in text
-    assert process.returncode == 130, text
-    last = text.splitlines()[-1]  # the latter where something is trained
-    assert "the same command goes on" in last or "stopped by signal" in last
-    assert not list(pretrained_copy.glob("*.part"))
+    last = text.splitlines()[-1]
+    if last.endswith(", saved"):
+        assert process.returncode == (130 if number == signal.SIGINT else 0), text
+        return
+    assert "the same command goes on" in last, text
+    assert process.returncode == (130 if number == signal.SIGINT else 143), text
 
 
 @pytest.mark.slow

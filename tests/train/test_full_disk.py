@@ -10,6 +10,11 @@ from ddae_jax.runtime import log
 from tests.tools import runs as run_tools
 
 CAP_SYS_ADMIN = 21
+PROBE = (
+    "--config.probe.seeds=1",
+    "--config.probe.train_count=200",
+    "--config.probe.test_count=100",
+)
 
 
 def can_mount():
@@ -55,17 +60,17 @@ def test_tasks_go_on_when_there_is_space(disk):
     run_tools.run(*training)
     assert [row["step"] for row in log.read_metrics(disk / "run")] == [*range(1, 13)]
 
-    sampling = (
-        f"--workdir={disk / 'run'}",
-        "--task=sample",
-        "--config.sample.count=64",
-    )
-    filler = disk / "filler"
-    fill(filler)
-    one_line(run_tools.run(*sampling, status=1))
-    filler.unlink()
-    run_tools.run(*sampling)
-    assert (disk / "run" / "samples.npz").is_file()
+    for task, file, *words in (
+        ("sample", "samples.npz", "--config.sample.count=64"),
+        ("probe", "probe.json", *PROBE),
+    ):
+        task = (f"--workdir={disk / 'run'}", f"--task={task}", *words)
+        filler = disk / "filler"
+        fill(filler)
+        one_line(run_tools.run(*task, status=1))
+        filler.unlink()
+        run_tools.run(*task)
+        assert (disk / "run" / file).is_file()
 
 
 def fill(path):

@@ -63,7 +63,7 @@ def _checks(experiment: Experiment, settings: PreflightSettings) -> list[Finding
     with _limit("data and code", settings):
         mine = seen.by_this_process(experiment)
     with _limit("an answer of all processes", settings):
-        everyone = processes.gather(mine)
+        everyone = processes.gather(mine, "preflight")
     with _limit("settings", settings):
         different = network.differences(experiment.settings, everyone)
     found = judge.machines(everyone, settings)
@@ -93,6 +93,8 @@ def _limit(check: str, settings: PreflightSettings) -> Iterator[None]:
     with exits.limit(settings.seconds, line):
         try:
             yield
+        except UserError:
+            raise
         except (jax.errors.JaxRuntimeError, ValueError) as error:
             if jax.process_count() == 1:
                 raise

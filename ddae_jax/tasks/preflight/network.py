@@ -46,7 +46,7 @@ def differences(settings: Settings, everyone: Sequence[dict]) -> dict[int, str]:
     """
     if len({one["settings"] for one in everyone}) == 1:
         return {}
-    flat = processes.gather(plain.flatten(plain.of_settings(settings)))
+    flat = processes.gather(plain.flatten(plain.of_settings(settings)), "settings")
     first, found = flat[0], {}
     for index, one in enumerate(flat):
         for field in sorted(first.keys() | one.keys()):
@@ -65,7 +65,7 @@ def clock_offsets() -> list[float]:
     rounds = []
     for _ in range(_ROUNDS):
         parallel.all_processes(True)
-        rounds.append(processes.gather(time.time()))
+        rounds.append(processes.gather(time.time(), "the time"))
     offsets = np.array(rounds) - np.array(rounds)[:, :1]
     return np.median(offsets, axis=0).tolist()
 

@@ -30,21 +30,21 @@ class View:
 
 def views(workdir: pathlib.Path, seconds: float = _SECONDS) -> list[View]:
     """The view of each process; leaves nothing behind."""
-    token = processes.gather(uuid.uuid4().hex)[0]
+    token = processes.gather(uuid.uuid4().hex, "a name of a file")[0]
     index = jax.process_index()
     mine = workdir / f".preflight-{token}-{index}"
     try:
         writes = _write(mine, token)
-        processes.gather(None)  # from here on all have written
+        processes.gather(None, "the file is written")  # from here on all have written
         until = time.monotonic() + seconds
         sees = _appears(workdir / f".preflight-{token}-0", token, until)
-        told = processes.gather([sees, writes])
+        told = processes.gather([sees, writes], "the workdir")
         shown = [False] * len(told)
         if index == 0:
             for other, (_, wrote) in enumerate(told):
                 path = workdir / f".preflight-{token}-{other}"
                 shown[other] = wrote and _appears(path, token, until)
-        shown = processes.gather(shown)[0]
+        shown = processes.gather(shown, "the workdir shown")[0]
     finally:
         with contextlib.suppress(OSError):
             mine.unlink(missing_ok=True)

@@ -117,6 +117,8 @@ def _beside(experiment: Experiment, source: Source) -> dict[str, np.ndarray]:
         try:
             objective.check(setup)
             arrays = objective.arrays(setup)
+        except processes.FirstFailed:
+            raise
         except UserError as error:
             raise UserError(f"{where}.{error}") from error
         beside |= {f"{name}/{key}": array for key, array in arrays.items()}

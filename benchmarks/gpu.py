@@ -28,7 +28,7 @@ PARTS = ("rates", "unet", "dit", "sample", "extract", "songunet")
 AFTER = {"extract": "sample", "songunet": "extract"}
 
 OUT = flags.DEFINE_string("out", "runs/gpu", "Folder of gpu.json and the logs.")
-NAMES = flags.DEFINE_list("parts", PARTS, f"Of {', '.join(PARTS)}.")
+NAMES = flags.DEFINE_list("parts", list(PARTS), f"Of {', '.join(PARTS)}.")
 SECONDS = flags.DEFINE_integer("seconds", 300, "After which parts are stopped.")
 PATIENCE = flags.DEFINE_integer(
     "patience", 170, "Seconds after which measuring begins, whoever compiles still."
@@ -167,6 +167,7 @@ def measure_part(name: str, markers: Markers) -> dict:
                 "images_per_second": part.images / statistics.median(values),
                 "all_seconds": values,
                 **built.facts.get(side, {}),
+                **_loss(built.metrics.get(side)),
             }
             for side, values in seconds.items()
         },
@@ -177,6 +178,10 @@ def measure_part(name: str, markers: Markers) -> dict:
         for side in theirs:
             result["sides"][side]["memory_bytes"] = peak
     return result
+
+
+def _loss(metrics: dict | None) -> dict:
+    return {"loss": float(metrics["loss"].compute())} if metrics else {}
 
 
 class _turn:

@@ -1,6 +1,7 @@
 """What benchmarks.gpu measures: each part's work, ours and PyTorch's, ready to time."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,15 +13,14 @@ import numpy as np
 from benchmarks import ours, theirs, theirs_dit, theirs_songunet
 from benchmarks.networks import NAMED
 from ddae_jax.denoiser import Denoiser
+from ddae_jax.diffusion import PROCESSES
 from ddae_jax.diffusion.ddpm import DDPM
-from ddae_jax.models.unet import UNet
 from ddae_jax.runtime import compiler
 from ddae_jax.train import optimizers
 from ddae_jax.train.feed import Batch
 from ddae_jax.train.state import first_state
 from ddae_jax.train.step import Keys, TrainStep
 
-DTYPE = "bfloat16"
 TAP = "out_6"
 
 Run = Callable[[], None]
@@ -51,11 +51,13 @@ class Built:
       sides: name -> call that does the work and waits for it.
       facts: name -> figures of its program: FLOPs of one call, bytes, seconds.
       errors: name -> why there is no such side.
+      metrics: name -> of the last training step.
     """
 
     sides: dict[str, Run] = dataclasses.field(default_factory=dict)
     facts: dict[str, dict] = dataclasses.field(default_factory=dict)
     errors: dict[str, str] = dataclasses.field(default_factory=dict)
+    metrics: dict[str, dict] = dataclasses.field(default_factory=dict)
 
 
 def device() -> str:
@@ -90,40 +92,48 @@ def _add(built: Built, name: str, function: Callable, arguments: tuple, **option
     return program
 
 
-def _training(network: Any, process: Any, images: np.ndarray, steps: int):
+def _random_parameters(denoiser: Denoiser, shape: tuple[int, ...]) -> dict:
+    """Random values everywhere: branches that begin at zero would multiply zeros, which
+    is faster."""
+    shapes = jax.eval_shape(lambda key: denoiser.init(key, shape), jax.random.key(0))
+    leaves, structure = jax.tree.flatten(shapes)
+    ends = np.cumsum([leaf.size for leaf in leaves])
+
+    @jax.jit
+    def draw(key):
+        # One draw for all: it compiles in a moment.
+        values = jnp.split(jax.random.normal(key, (ends[-1],)), ends[:-1])
+        return structure.unflatten(
+            value.reshape(leaf.shape) / math.sqrt(max(leaf.size // leaf.shape[-1], 16))
+            for value, leaf in zip(values, leaves, strict=True)
+        )
+
+    return draw(jax.random.key(0))
+
+
+def _training(denoiser: Denoiser, images: np.ndarray, steps: int):
     """Our training step; with cuDNN's attention beside XLA's, on the same state."""
 
     def build(built: Built) -> None:
         optimizer = optimizers.Adam(1e-4)
-        denoiser = Denoiser(network, process)
-        shape = images.shape[1:]
-
-        @jax.jit
-        def initial(key):
-            params = denoiser.init(key, shape)
-            keys = iter(jax.random.split(key, len(jax.tree.leaves(params))))
-            # Branches that begin at zero would multiply zeros, which is faster.
-            params = jax.tree.map(
-                lambda p: p + 0.02 * jax.random.normal(next(keys), p.shape), params
-            )
-            return first_state(params, optimizer)
-
-        carried = [initial(jax.random.key(0))]
+        params = _random_parameters(denoiser, images.shape[1:])
+        carried = [jax.jit(lambda params: first_state(params, optimizer))(params)]
+        del params
         batch = Batch(jnp.asarray(images), *[jnp.zeros(len(images), jnp.int32)] * 3)
         rest = batch, Keys.of(0)
         shapes = jax.eval_shape(lambda *arguments: arguments, carried[0], *rest)
 
         def add(name, attention):
-            own = network.clone(attention_implementation=attention)
-            recipe = TrainStep(Denoiser(own, process), optimizer)
+            network = denoiser.network.clone(attention_implementation=attention)
+            recipe = TrainStep(Denoiser(network, denoiser.process), optimizer)
             program = _add(built, name, recipe, shapes, donate_argnums=0)
             if program is None:
                 return
 
             def run():
                 for _ in range(steps):
-                    carried[0], metrics = program(carried[0], *rest)
-                jax.block_until_ready((carried[0], metrics))
+                    carried[0], built.metrics[name] = program(carried[0], *rest)
+                jax.block_until_ready((carried[0], built.metrics[name]))
 
             built.sides[name] = run
             if attention is None:
@@ -139,9 +149,8 @@ def _training(network: Any, process: Any, images: np.ndarray, steps: int):
     return build
 
 
-def _sampling(batch: int, steps: int):
+def _sampling(denoiser: Denoiser, batch: int, steps: int):
     def build(built: Built) -> None:
-        denoiser = ours.build(DTYPE)
         params = ours.parameters(denoiser)
         run = ours.sampler(denoiser, params, batch, steps, compiler.compiler_options())
         run()
@@ -151,9 +160,8 @@ def _sampling(batch: int, steps: int):
     return build
 
 
-def _extraction(batch: int):
+def _extraction(denoiser: Denoiser, batch: int):
     def build(built: Built) -> None:
-        denoiser = ours.build(DTYPE)
         params = ours.parameters(denoiser)
         images = _uint8(batch)
         run = ours.extractor(denoiser, params, images, TAP, compiler.compiler_options())
@@ -176,28 +184,34 @@ def parts(tiny: bool) -> dict[str, Part]:
     where, compiled = device(), not tiny or device() == "cuda"
     unet_batch, song_batch, dit_batch = (2, 2, 1) if tiny else (128, 64, 32)
     sample_batch, ddim, extract_batch = (2, 2, 2) if tiny else (256, 100, 1024)
-    dtype = jnp.dtype(DTYPE)
-    dit = NAMED["dit-b2" if tiny else "dit-xl2"]
-    latents = np.random.default_rng(0).normal(size=(dit_batch, *dit.image_shape))
-    song = NAMED["songunet-ddpmpp"]
+    dtype = "bfloat16" if where == "cuda" else "float32"  # which a CPU has natively
+    unet, song, dit = (
+        NAMED[name].network.clone(dtype=jnp.dtype(dtype))
+        for name in ("unet-ddpm", "songunet-ddpmpp", "dit-xl2")
+    )
+    if tiny:
+        unet = unet.clone(channels=32, channel_multipliers=(1, 1, 1, 1), blocks=1)
+        song = song.clone(channels=32, blocks=1)
+        dit = dit.clone(hidden_size=64, depth=2, heads=4)
+    denoiser = Denoiser(unet, DDPM())
+    images, small = _uint8(unet_batch), _uint8(song_batch)
+    latents = np.random.default_rng(0).normal(size=(dit_batch, 32, 32, 4))
 
-    def unet():
+    def their_unet():
         return theirs.build(where, channels_last=True)
 
     def dit_trainer():
         network = theirs_dit.build(where, "B" if tiny else "XL", share_embedding=True)
-        return theirs_dit.trainer(network, dit_batch, where, DTYPE, compiled, steps)
+        return theirs_dit.trainer(network, dit_batch, where, dtype, compiled, steps)
 
-    images = _uint8(unet_batch)
-    small = _uint8(song_batch)
     return {
         "unet": Part(
             unet_batch * steps,
             rounds,
-            _training(UNet(dtype=dtype), DDPM(), images, steps),
+            _training(denoiser, images, steps),
             {
                 "torch": lambda: theirs.trainer(
-                    unet(), images, where, DTYPE, True, compiled, steps
+                    their_unet(), images, where, dtype, True, compiled, steps
                 )
             },
         ),
@@ -205,45 +219,40 @@ def parts(tiny: bool) -> dict[str, Part]:
             dit_batch * steps,
             rounds,
             _training(
-                dit.network.clone(dtype=dtype),
-                dit.denoiser().process,
-                latents.astype(np.float32),
-                steps,
+                Denoiser(dit, PROCESSES["dit"]()), latents.astype(np.float32), steps
             ),
             {"torch": dit_trainer},
         ),
         "sample": Part(
             sample_batch,
             2 if tiny else 5,
-            _sampling(sample_batch, ddim),
+            _sampling(denoiser, sample_batch, ddim),
             {
                 "torch": lambda: theirs.sampler(
-                    unet(), sample_batch, ddim, where, DTYPE, compiled
+                    their_unet(), sample_batch, ddim, where, dtype, compiled
                 )
             },
         ),
         "extract": Part(
             extract_batch,
             2 if tiny else 25,
-            _extraction(extract_batch),
+            _extraction(denoiser, extract_batch),
             {
                 "torch": lambda: theirs.extractor(
-                    unet(), _uint8(extract_batch), TAP, where, DTYPE, True, True
+                    their_unet(), _uint8(extract_batch), TAP, where, dtype, True, True
                 ),
                 "torch, cut and compiled": lambda: theirs.compiled_extractor(
-                    unet(), _uint8(extract_batch), TAP, where, DTYPE, True
+                    their_unet(), _uint8(extract_batch), TAP, where, dtype, True
                 ),
             },
         ),
         "songunet": Part(
             song_batch * steps,
             rounds,
-            _training(
-                song.network.clone(dtype=dtype), song.denoiser().process, small, steps
-            ),
+            _training(Denoiser(song, PROCESSES["edm"]()), small, steps),
             {
                 "torch": lambda: theirs_songunet.trainer(
-                    small, where, DTYPE, compiled, steps
+                    small, where, dtype, compiled, steps
                 )
             },
         ),

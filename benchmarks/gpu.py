@@ -221,7 +221,7 @@ def one_part(folder: pathlib.Path) -> None:
 def table(results: dict[str, dict]) -> list[str]:
     """One line per side: what a reader wants to know."""
     rates = results.get("rates", {})
-    lines = []
+    lines = ["tiny: the sides have other sizes, no figure counts"] if TINY.value else []
     if rates:
         lines.append(
             f"{rates['device']}, jax {rates['jax']}, torch {rates['torch']}: bf16 "

@@ -39,22 +39,26 @@ def alpha_bars(device: str) -> torch.Tensor:
     return torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, device=device), 0)
 
 
-def _synchronise(device: str) -> None:
+def synchronise(device: str) -> None:
+    """Waits for the device."""
     if device == "cuda":
         torch.cuda.synchronize()
 
 
-def _precision(device: str, dtype: str):
+def precision(device: str, dtype: str):
+    """Autocast where `dtype` is bfloat16."""
     if dtype == "bfloat16":
         return torch.autocast(device, torch.bfloat16)
     return contextlib.nullcontext()
 
 
-def _to_float(images: torch.Tensor) -> torch.Tensor:
+def to_float(images: torch.Tensor) -> torch.Tensor:
+    """Maps uint8 to [-1, 1]."""
     return images.float() / 127.5 - 1
 
 
-def _place(images: np.ndarray, device: str, channels_last: bool) -> torch.Tensor:
+def place(images: np.ndarray, device: str, channels_last: bool) -> torch.Tensor:
+    """uint8 NHWC images on the device as NCHW, in the memory format asked for."""
     images = torch.from_numpy(images).permute(0, 3, 1, 2).to(device)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return images.contiguous(memory_format=layout)
@@ -67,31 +71,48 @@ def trainer(
     dtype: str,
     channels_last: bool,
     compiled: bool,
+    steps: int = 1,
 ) -> Callable[[], None]:
-    """Returns a call that does one optimiser step on uint8 NHWC `images`."""
-    network.train()
+    """Returns a call that does `steps` optimiser steps on uint8 NHWC `images`."""
     forward = torch.compile(network) if compiled else network
-    parameters = list(network.parameters())
-    ema = [parameter.detach().clone() for parameter in parameters]
-    optimizer = torch.optim.Adam(parameters, lr=4e-4)
     levels = alpha_bars(device)
-    images = _place(images, device, channels_last)
+    images = place(images, device, channels_last)
 
-    def run():
-        x0 = _to_float(images)
+    def loss():
+        x0 = to_float(images)
         time = torch.randint(0, 1000, (len(x0),), device=device)
         noise = torch.randn_like(x0)
         level = levels[time][:, None, None, None]
         x_t = level.sqrt() * x0 + (1 - level).sqrt() * noise
-        with _precision(device, dtype):
+        with precision(device, dtype):
             output = forward(x_t, time, return_dict=False)[0]
-        loss = torch.nn.functional.mse_loss(output.float(), noise)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        torch._foreach_lerp_(ema, [p.detach() for p in parameters], 1 - 0.9999)
-        _synchronise(device)
+        return torch.nn.functional.mse_loss(output.float(), noise)
+
+    return optimise(network, loss, device, 4e-4, steps)
+
+
+def optimise(
+    network: torch.nn.Module,
+    loss: Callable[[], torch.Tensor],
+    device: str,
+    learning_rate: float,
+    steps: int,
+) -> Callable[[], None]:
+    """Returns a call that does `steps` steps of Adam, with clipping and EMA."""
+    network.train()
+    parameters = list(network.parameters())
+    ema = [parameter.detach().clone() for parameter in parameters]
+    fused = device == "cuda"
+    optimizer = torch.optim.Adam(parameters, lr=learning_rate, fused=fused)
+
+    def run():
+        for _ in range(steps):
+            optimizer.zero_grad(set_to_none=True)
+            loss().backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            torch._foreach_lerp_(ema, [p.detach() for p in parameters], 1 - 0.9999)
+        synchronise(device)
 
     return run
 
@@ -109,19 +130,63 @@ def sampler(
     forward = torch.compile(network) if compiled else network
     levels = alpha_bars(device)
     times = list(range(0, 1000, 1000 // steps))[::-1]
+    # The network is given tensors: it would be compiled anew for every number.
+    moments = [torch.tensor(time, device=device) for time in times]
 
     @torch.no_grad()
     def run():
         x = torch.randn(batch, 3, 32, 32, device=device)
-        for time, after in zip(times, [*times[1:], None], strict=True):
+        steps = zip(times, [*times[1:], None], moments, strict=True)
+        for time, after, moment in steps:
             level = levels[time]
             next_level = levels[after] if after is not None else torch.ones_like(level)
-            with _precision(device, dtype):
-                output = forward(x, time, return_dict=False)[0].float()
+            with precision(device, dtype):
+                output = forward(x, moment, return_dict=False)[0].float()
             x0 = ((x - (1 - level).sqrt() * output) / level.sqrt()).clamp(-1, 1)
             direction = (x - level.sqrt() * x0) / (1 - level).sqrt()
             x = next_level.sqrt() * x0 + (1 - next_level).sqrt() * direction
-        _synchronise(device)
+        synchronise(device)
+
+    return run
+
+
+def cut(network: torch.nn.Module, tap: str) -> torch.nn.Module:
+    """Removes all layers after the tap, so that the network returns it."""
+    level, block = TAPS[tap]
+    last = network.up_blocks[level]
+    network.up_blocks = network.up_blocks[: level + 1]
+    last.resnets = last.resnets[: block + 1]
+    if len(getattr(last, "attentions", ())):
+        last.attentions = last.attentions[: block + 1]
+    last.upsamplers = None
+    network.conv_norm_out = torch.nn.Identity()
+    network.conv_act = torch.nn.Identity()
+    network.conv_out = torch.nn.Identity()
+    return network
+
+
+def compiled_extractor(
+    network: torch.nn.Module,
+    images: np.ndarray,
+    tap: str,
+    device: str,
+    dtype: str,
+    channels_last: bool,
+) -> Callable[[], None]:
+    """As `extractor` with early stop, but compiled: the network is `cut` at the tap."""
+    forward = torch.compile(cut(network.eval(), tap))
+    level = alpha_bars(device)[10]
+    images = place(images, device, channels_last)
+    moment = torch.tensor(10, device=device)
+
+    @torch.no_grad()
+    def run():
+        x0 = to_float(images)
+        x_t = level.sqrt() * x0 + (1 - level).sqrt() * torch.randn_like(x0)
+        with precision(device, dtype):
+            output = forward(x_t, moment, return_dict=False)[0]
+        output.float().mean(dim=(2, 3))
+        synchronise(device)
 
     return run
 
@@ -148,7 +213,7 @@ def extractor(
     else:
         module = up_block.resnets[block]
     level = alpha_bars(device)[10]
-    images = _place(images, device, channels_last)
+    images = place(images, device, channels_last)
     found = []
 
     def hook(module, inputs, output):
@@ -158,12 +223,12 @@ def extractor(
 
     @torch.no_grad()
     def run():
-        x0 = _to_float(images)
+        x0 = to_float(images)
         x_t = level.sqrt() * x0 + (1 - level).sqrt() * torch.randn_like(x0)
         handle = module.register_forward_hook(hook)
-        with contextlib.suppress(_Reached), _precision(device, dtype):
+        with contextlib.suppress(_Reached), precision(device, dtype):
             network(x_t, 10)
         handle.remove()
-        _synchronise(device)
+        synchronise(device)
 
     return run

@@ -9,8 +9,8 @@ a stopped gradient), +csd (contrastive self-distillation), +dispersive,
 +self_alignment.
 
 Data: as in configs/fashion_mnist.py; images are brought to 16x16 by the area mean.
-Hardware: one of two CPU cores, 2 GB. Time of 1,000 steps and all measurements: 15 minutes
-(`unet`), 12 (`dit`), a fifth to three quarters more with +csd.
+Hardware: one of two CPU cores, 2 GB. Time of 1,000 steps and all measurements: 15
+minutes (`unet`), 12 (`dit`), a fifth to three quarters more with +csd.
 Expected result: 79.5 % in the probe, Frechet distance 13 (`unet`); self-conditioning
 changes neither; RESULTS.md has the table of what was measured here.
 Variants `test` and VARIANT+test: in seconds, on a tiny network.

@@ -12,7 +12,7 @@ def test_the_second_run_is_refused_and_the_first_unharmed(tmp_path):
     first = run_tools.start(*run_tools.pretraining(tmp_path, 100_000))
     try:
         for line in first.stderr:
-            if "step 1:" in line or "step 1 " in line:
+            if "pretrain 1/" in line:
                 break
         for task in ("pretrain", "report"):
             words = (f"--workdir={tmp_path}", f"--task={task}")

@@ -89,7 +89,11 @@ except Exception as found:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("failing", [0, 1])
+@pytest.mark.parametrize(
+    "failing",
+    # 1: gloo waits for 30 seconds.
+    [0, pytest.param(1, marks=pytest.mark.campaign)],
+)
 def test_a_process_that_fails_alone_does_not_leave_the_other_waiting(failing):
     """The other one is at a collective, to which the first does not come."""
     script = f"""

@@ -1,5 +1,6 @@
 """A workdir of version 0.1 (commit f3e0d1b, U-ViT on digits) is read."""
 
+import json
 import shutil
 import tarfile
 
@@ -8,6 +9,7 @@ import pytest
 
 import ddae_jax
 from ddae_jax import main
+from ddae_jax.settings import saved
 from tests.conftest import ROOT
 
 
@@ -30,3 +32,11 @@ def test_training_goes_on_from_its_checkpoint(workdir, tmp_path):
     copy = shutil.copytree(workdir, tmp_path / "copy")
     main.run(["main", f"--workdir={copy}", "--task=pretrain", "--config.train.steps=6"])
     assert (copy / "checkpoints" / "6").is_dir()
+
+
+@pytest.mark.parametrize("switch, policy", [(True, "full"), (False, "none")])
+def test_its_switch_of_recomputation_is_a_policy_now(workdir, tmp_path, switch, policy):
+    config = json.loads((workdir / "config.json").read_text())
+    config["network"]["remat"] = switch
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert saved.read(tmp_path).network.remat == policy

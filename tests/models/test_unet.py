@@ -103,25 +103,3 @@ def test_bfloat16_is_near_float32(name):
     error = np.linalg.norm(output - expected) / np.linalg.norm(expected)
     print(f"{name}: relative error {error:.1e}")
     assert error < 3e-2
-
-
-@pytest.mark.slow
-def test_remat_changes_no_value():
-    meta, arrays = golden_values.load("unet_small")
-    network = network_of(meta["kwargs"])
-    params = params_of(network, meta, (16, 16, 3))
-    images, time = golden_values.nhwc(arrays["in/x"]), arrays["in/t"]
-
-    def loss(params, network):
-        return jnp.sum(network.apply({"params": params}, images, time) ** 2)
-
-    gradient = jax.jit(jax.grad(loss), static_argnums=1)
-    plain, recomputed = (
-        gradient(params, network),
-        gradient(params, network.clone(remat="full")),
-    )
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
-        plain,
-        recomputed,
-    )

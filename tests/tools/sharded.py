@@ -91,23 +91,50 @@ def measure(workdir: pathlib.Path, names: Sequence[str], fsdp: int) -> Numbers:
 
     Returns:
       "task/number" -> its value, and "task/sharded" -> whether no device ever had the
-      whole of the largest array of the weights.
+      whole of the largest array of the weights, as it is read and as an argument of a
+      compiled function.
     """
     numbers = {}
     for name in names:
-        sharded = []
+        shapes, sharded, arguments = set(), [], []
 
-        def watched(trained, sharded=sharded, variables=Trained.variables.fget):
+        def watched(trained, variables=Trained.variables.fget, own=(shapes, sharded)):
             found = variables(trained)
             largest = max(jax.tree.leaves(found), key=lambda leaf: leaf.size)
-            sharded.append(not largest.sharding.is_fully_replicated)
+            own[0].add(largest.shape)
+            own[1].append(not largest.sharding.is_fully_replicated)
             return found
 
-        with mock.patch.object(Trained, "variables", property(watched)):
+        with (
+            mock.patch.object(Trained, "variables", property(watched)),
+            mock.patch.object(jax, "jit", _noting(jax.jit, arguments)),
+        ):
             found = _TASKS[name](workdir, fsdp)
         numbers |= {f"{name}/{key}": value for key, value in found.items()}
+        sharded += [not whole for shape, whole in arguments if shape in shapes]
         numbers[f"{name}/sharded"] = np.array(bool(sharded) and all(sharded))
     return numbers
+
+
+def _noting(jit, arguments):
+    """`jit` whose functions add to `arguments` the shape of every array that they are
+    called with, and whether each device has the whole of it."""
+
+    def noting(function, **options):
+        compiled = jit(function, **options)
+
+        def call(*positional, **named):
+            for leaf in jax.tree.leaves((positional, named)):
+                if isinstance(leaf, jax.Array) and not isinstance(
+                    leaf, jax.core.Tracer
+                ):
+                    arguments.append((leaf.shape, leaf.sharding.is_fully_replicated))
+            return compiled(*positional, **named)
+
+        call.lower = compiled.lower
+        return call
+
+    return noting
 
 
 def measure_on(devices: int, workdir: pathlib.Path, names: Sequence[str]) -> Numbers:

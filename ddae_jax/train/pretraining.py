@@ -112,6 +112,10 @@ class Pretraining:
         """The optimiser's."""
         return optimizers.rate_at(self.recipe.optimizer, step)
 
+    def input_seconds(self) -> float:
+        """The feed's."""
+        return self.feed.seconds
+
     def flops(self) -> float | None:
         """As XLA counts them; not where a step is several programs."""
         if self._shapes is None:

@@ -125,6 +125,14 @@ class Pretraining:
         counted = (lowered.cost_analysis() or {}).get("flops")
         return counted or self._flops_on_cpu()
 
+    def program(self) -> str:
+        """The text of the compiled program of the first dispatch.
+
+        Not where a step is several programs.
+        """
+        lowered = _run.lower(self.recipe, *self._shapes, self._keys)
+        return lowered.compile().as_text()
+
     def _flops_on_cpu(self):
         """Where the backend itself does not count them."""
         state, _ = self._shapes

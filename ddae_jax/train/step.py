@@ -224,6 +224,10 @@ class TrainStep:
         objective have an optimiser of their own: the clipping of the denoiser's
         gradient does not depend on them.
         """
+        with jax.named_scope("optimiser"):
+            return self._applied(state, gradient, metrics)
+
+    def _applied(self, state, gradient, metrics):
         of_denoiser, of_objectives = gradient
         updates, opt_state = self.optimizer.update(
             of_denoiser, state.opt_state, state.params

@@ -21,6 +21,7 @@ def training(workdir: pathlib.Path) -> page.PageSection:
         ("images_per_second", "images/s"),
         ("seconds_per_step", "seconds per step"),
         ("flops_per_step", "FLOPs per step"),
+        ("input_share", "share of a step in which the host made batches"),
         ("peak_share", "share of the chip's peak"),
     ):
         if last.get(name) is not None:

@@ -21,6 +21,7 @@ from ddae_jax.settings.noisy_classifier import NoisyClassifierSettings
 from ddae_jax.settings.predict import PredictSettings
 from ddae_jax.settings.preflight import PreflightSettings
 from ddae_jax.settings.probe import ProbeSettings
+from ddae_jax.settings.profile import ProfileSettings
 from ddae_jax.settings.sample import SampleSettings
 from ddae_jax.settings.source_search import SourceSearchSettings
 from ddae_jax.settings.track import TrackSettings
@@ -62,6 +63,7 @@ class Settings:
     data: DataSettings = DataSettings()
     train: TrainSettings = TrainSettings()
     source_search: SourceSearchSettings = SourceSearchSettings()
+    profile: ProfileSettings = ProfileSettings()
     mesh: MeshSettings = MeshSettings()
     preflight: PreflightSettings = PreflightSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()

@@ -170,6 +170,10 @@ class _Trainer:
     def learning_rate(self, step: int) -> float:
         return optimizers.rate_at(self._optimizer, step)
 
+    def input_seconds(self) -> float:
+        """The feed's."""
+        return self._feed.seconds
+
     def flops(self) -> None:
         """Not counted."""
 

@@ -1,6 +1,7 @@
 """Feeds training steps: resident sets are gathered on the device, others stream."""
 
 import functools
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -92,6 +93,7 @@ class Feed:
       threads: that decode sets which are not resident.
       beside: name -> array in the order of the set, whose rows come with the images; it
         may be mapped from a file. Small ones are resident where the images are.
+      seconds: for which the host has made batches.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class Feed:
         self._order = batches.Order(seed, len(source))
         self._placed: tuple[jax.Array, jax.Array] | None = None
         self._reader, self._next = None, -1
+        self.seconds = 0.0
 
     def steps(self, step: int, count: int) -> Steps:
         """The batches of `count` steps from `step` on (from 0).
@@ -118,6 +121,12 @@ class Feed:
         A set that streams is read in order: another step than the next one costs a new
         start of the readers.
         """
+        begun = time.monotonic()
+        found = self._steps(step, count)
+        self.seconds += time.monotonic() - begun
+        return found
+
+    def _steps(self, step: int, count: int) -> Steps:
         split = parallel.batch_sharding(self.mesh, axis=1)
         start = step * self.batch_size
         places = np.arange(start, start + count * self.batch_size)

@@ -23,6 +23,9 @@ State = TypeVar("State")
 
 DIVERGED = "diverged.txt"
 
+# Calls whose metrics stay on the device at most, for trainings that are rarely logged.
+_MOST_UNREAD = 1024
+
 # Dense bfloat16 peak of one device in FLOP/s, from the makers' data sheets.
 PEAK_FLOPS = {
     "NVIDIA A100": 312e12,
@@ -56,6 +59,9 @@ class Trainer(Protocol[State]):
 
     def learning_rate(self, step: int) -> float:
         """That of the step after `step`."""
+
+    def input_seconds(self) -> float:
+        """For how long the host has made batches, over all dispatches so far."""
 
     def flops(self) -> float | None:
         """Floating-point operations of a step, asked after the first dispatch; None
@@ -153,15 +159,17 @@ class _Run:
         plan = self.plan
         if self.owed:
             self._events(state)
-        pending = None
+        # What the host reads, it waits for: between events it reads nothing.
+        unread: list[tuple[int, int, Metrics]] = []
         while self.step < plan.steps:
             count = plan.count(self.step, self.hooks)
+            begun = self.trainer.input_seconds()
             state, new = self.trainer.dispatch(state, self.step, count)
-            # Fetch one call late, so that the device never waits for the host.
-            if pending is not None:
-                self._collect(*pending)
+            unread.append((self.step, count, new))
+            if len(unread) > _MOST_UNREAD:
+                self._collect(unread[:-1])
+                del unread[:-1]
             self.step += count
-            pending = (self.step - count, count, new)
             if self.timing is None:
                 jax.block_until_ready(new)
                 self.step_flops = self.trainer.flops()
@@ -169,6 +177,7 @@ class _Run:
                 self.progress.begin(self.step)
             else:
                 self.window.timed_steps += count
+                self.window.input_seconds += self.trainer.input_seconds() - begun
             self.progress.advance(self.step)
             last = self.step == plan.steps
             stop = stopping(self.step, self.checkpoints)
@@ -177,8 +186,8 @@ class _Run:
             events = last or hooks_due or plan.log.due(self.step)
             if not (save or events or stop):
                 continue
-            self._collect(*pending)
-            pending = None
+            self._collect(unread)
+            unread = []
             self._count_time()
             self.owed = hooks_due and stop and not last
             if events and not self.owed:
@@ -199,15 +208,15 @@ class _Run:
         self.window.seconds += now - self.mark
         self.mark = now
 
-    def _collect(self, first: int, count: int, metrics: Metrics) -> None:
-        """Merges the steps of one call, and stops where one is not finite."""
-        metrics = jax.device_get(metrics)
-        for i in range(count):
-            one = jax.tree.map(lambda leaf, i=i: leaf[i], metrics)
-            if not all(np.isfinite(metric.total) for metric in one.values()):
-                self._diverged(first + i + 1, one)
-            self.window.add(one)
-            self.since_save.add({"loss": one["loss"]})
+    def _collect(self, unread: list[tuple[int, int, Metrics]]) -> None:
+        """Merges the steps of calls, and stops where one is not finite."""
+        for first, count, metrics in jax.device_get(unread):
+            for i in range(count):
+                one = jax.tree.map(lambda leaf, i=i: leaf[i], metrics)
+                if not all(np.isfinite(metric.total) for metric in one.values()):
+                    self._diverged(first + i + 1, one)
+                self.window.add(one)
+                self.since_save.add({"loss": one["loss"]})
 
     def _diverged(self, step: int, metrics: Metrics) -> None:
         values = {name: m.total / m.count for name, m in metrics.items() if m.count}

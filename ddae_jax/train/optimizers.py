@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from ddae_jax.train import norms
+
 Step = Int[Array, ""] | int
 Schedule = Callable[[Step], Float[Array, ""]]
 """Step, from 0 -> learning rate; hashable."""
@@ -146,4 +148,4 @@ class Adam(FromOptax):
             rule = optax.adam(self.schedule, **moments)
         if self.clip_norm is None:
             return rule
-        return optax.chain(optax.clip_by_global_norm(self.clip_norm), rule)
+        return optax.chain(norms.clip(self.clip_norm), rule)

@@ -112,6 +112,10 @@ class Pretraining:
         """The optimiser's."""
         return optimizers.rate_at(self.recipe.optimizer, step)
 
+    def input_seconds(self) -> float:
+        """The feed's."""
+        return self.feed.seconds
+
     def flops(self) -> float | None:
         """As XLA counts them; not where a step is several programs."""
         if self._shapes is None:
@@ -120,6 +124,14 @@ class Pretraining:
         lowered = _run.lower(self.recipe, *self._shapes, self._keys)
         counted = (lowered.cost_analysis() or {}).get("flops")
         return counted or self._flops_on_cpu()
+
+    def program(self) -> str:
+        """The text of the compiled program of the first dispatch.
+
+        Not where a step is several programs.
+        """
+        lowered = _run.lower(self.recipe, *self._shapes, self._keys)
+        return lowered.compile().as_text()
 
     def _flops_on_cpu(self):
         """Where the backend itself does not count them."""

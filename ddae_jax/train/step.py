@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from ddae_jax.data import augment, augment_edm
 from ddae_jax.denoiser import Denoiser
 from ddae_jax.runtime.random import name_hash, stream
-from ddae_jax.train import objective_state
+from ddae_jax.train import norms, objective_state
 from ddae_jax.train.feed import Batch
 from ddae_jax.train.objectives.base import Examples, Images, Objective, Pass, stopped
 from ddae_jax.train.optimizers import Optimizer
@@ -220,14 +220,20 @@ class TrainStep:
     ) -> tuple[TrainState, Metrics]:
         """One optimiser step. Adds norms to the metrics.
 
-        The metrics are those of the parameters before the step. The parameters of each
-        objective have an optimiser of their own: the clipping of the denoiser's
-        gradient does not depend on them.
+        The metrics are those of the parameters before the step, but for their norm. The
+        parameters of each objective have an optimiser of their own: the clipping of the
+        denoiser's gradient does not depend on them.
         """
+        with jax.named_scope("optimiser"):
+            return self._applied(state, gradient, metrics)
+
+    def _applied(self, state, gradient, metrics):
         of_denoiser, of_objectives = gradient
         updates, opt_state = self.optimizer.update(
             of_denoiser, state.opt_state, state.params
         )
+        # XLA would work it out again for the parameters, the EMA and the norm.
+        updates = jax.lax.optimization_barrier(updates)
         params = optax.apply_updates(state.params, updates)
         decay = ema_decay(state.step, self.ema_cap, self.ema_warmup)
         ema = averaged(state.ema, params, decay)
@@ -241,10 +247,11 @@ class TrainStep:
                 self.optimizer,
             )
         params = self.denoiser.network.project(params)
-        norms = {
-            "gradient_norm": single(optax.global_norm(of_denoiser)),
-            "parameter_norm": single(optax.global_norm(state.params)),
-            "update_norm": single(optax.global_norm(updates)),
+        # Of the new parameters: XLA would copy the old ones to have both at hand.
+        found = {
+            "gradient_norm": single(norms.global_norm(of_denoiser)),
+            "parameter_norm": single(norms.global_norm(params)),
+            "update_norm": single(norms.global_norm(updates)),
         }
         new = TrainState(state.step + 1, params, ema, opt_state, objectives)
-        return new, metrics | norms
+        return new, metrics | found

@@ -44,12 +44,15 @@ class Window:
       seconds: that have passed, compilation and hooks included.
       timed_steps: of these steps, those that were compiled before.
       timed_seconds: that they took.
+      input_seconds: for which the host made their batches, while the device worked or
+        waited.
     """
 
     sums: dict[str, Average] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
     timed_steps: int = 0
     timed_seconds: float = 0.0
+    input_seconds: float = 0.0
 
     def add(self, metrics: Metrics) -> None:
         """Merges the metrics of one step, on the host."""
@@ -74,6 +77,7 @@ class Window:
         found = {
             "seconds_per_step": per_step,
             "images_per_second": batch_size / per_step,
+            "input_share": self.input_seconds / self.timed_seconds,
         }
         if step_flops and peak:
             found["peak_share"] = step_flops / per_step / peak
@@ -82,8 +86,8 @@ class Window:
     def to_json(self) -> dict:
         """For `from_json`; exact."""
         sums = {name: [float(m.total), float(m.count)] for name, m in self.sums.items()}
-        times = [self.seconds, self.timed_steps, self.timed_seconds]
-        return {"sums": sums, "times": times}
+        timed = [self.timed_steps, self.timed_seconds, self.input_seconds]
+        return {"sums": sums, "times": [self.seconds, *timed]}
 
     @classmethod
     def from_json(cls, content: dict | None) -> "Window":

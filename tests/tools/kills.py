@@ -140,7 +140,7 @@ def begin(workdir: pathlib.Path, fresh: pathlib.Path | None) -> None:
 
 # What differs between equal runs: times, and how often it was started.
 _IGNORED = {"commands.txt", ".lock", "parameters.txt"}
-_TIMES = {"seconds", "time", "seconds_per_step", "images_per_second"}
+_TIMES = {"seconds", "time", "seconds_per_step", "images_per_second", "input_share"}
 
 
 def left(workdir: pathlib.Path) -> dict:

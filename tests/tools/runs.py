@@ -106,7 +106,14 @@ def assert_same_state(one: dict, other: dict) -> None:
         np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
 
-TIMES = {"time", "seconds", "seconds_per_step", "images_per_second", "peak_share"}
+TIMES = {
+    "time",
+    "seconds",
+    "seconds_per_step",
+    "images_per_second",
+    "input_share",
+    "peak_share",
+}
 
 
 def without_times(rows: list[dict]) -> list[dict]:

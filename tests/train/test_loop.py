@@ -5,12 +5,24 @@ import signal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from clu.metrics import Average
 from jax.sharding import SingleDeviceSharding
 
 from ddae_jax.train import loop
 from ddae_jax.train.plan import Every, Hook, Measured, Plan
+
+
+class Unread:
+    """A metric's leaf, which notes at which step the loop reads it."""
+
+    def __init__(self, value, trainer):
+        self.value, self.trainer = value, trainer
+
+    def __array__(self, dtype=None, copy=None):
+        self.trainer.read.add(self.trainer.done)
+        return np.array(self.value, dtype)
 
 
 class Counting:
@@ -30,6 +42,9 @@ class Counting:
     def learning_rate(self, step):
         return 0.1
 
+    def input_seconds(self):
+        return 0.0
+
     def flops(self):
         return None
 
@@ -38,6 +53,37 @@ def test_steps_are_counted_and_a_second_call_finds_them_done(tmp_path):
     plan = Plan("count", steps=5, batch_size=1, steps_per_dispatch=2)
     assert int(loop.fit(tmp_path, Counting(), plan)["count"]) == 5
     assert int(loop.fit(tmp_path, Counting(), plan)["count"]) == 5
+
+
+def unread(trainer, dispatch):
+    """What `dispatch` does, with metrics that note when they are read."""
+    trainer.read, trainer.done = set(), 0
+
+    def noting(state, step, count):
+        state, _ = dispatch(state, step, count)
+        trainer.done = step + count
+        total, number = Unread(np.ones(count), trainer), Unread(count * [1], trainer)
+        return state, {"loss": Average(total=total, count=number)}
+
+    return noting
+
+
+def test_metrics_are_read_at_events_alone(tmp_path, monkeypatch):
+    trainer = Counting()
+    monkeypatch.setattr(trainer, "dispatch", unread(trainer, trainer.dispatch))
+    plan = Plan("count", steps=12, batch_size=1, log=Every(5), checkpoint=Every(6))
+    loop.fit(tmp_path, trainer, plan, (Hook(Every(8), lambda *_: Measured()),))
+    assert trainer.read == {5, 6, 8, 10, 12}
+
+
+def test_metrics_of_a_training_that_is_never_logged_do_not_pile_up(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(loop, "_MOST_UNREAD", 4)
+    trainer = Counting()
+    monkeypatch.setattr(trainer, "dispatch", unread(trainer, trainer.dispatch))
+    loop.fit(tmp_path, trainer, Plan("count", steps=12, batch_size=1))
+    assert trainer.read == {5, 9, 12}
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,15 @@ import socket
 import tempfile
 import time
 
+import jax
 import numpy as np
 import pytest
 
 from ddae_jax import main
 from ddae_jax.errors import UserError
 from ddae_jax.runtime import log
-from tests.tools import data_files
+from ddae_jax.train.pretraining import Pretraining
+from tests.tools import data_files, reads
 from tests.tools import runs as run_tools
 
 STEPS = 12
@@ -170,6 +172,26 @@ def test_parameters_that_stay_sharded_draw_the_same_images(on_eight_devices, tmp
     with np.load(workdir / "samples.npz") as drawn:
         assert np.abs(drawn["arr_0"] - eight).max() <= 1
     assert eight.std() > 10
+
+
+def test_the_host_reads_nothing_between_log_steps(tmp_path, monkeypatch):
+    dispatched, dispatch = [0], Pretraining.dispatch
+
+    def guarded(self, state, step, count):
+        with jax.transfer_guard_device_to_host("disallow"):
+            result = dispatch(self, state, step, count)
+        dispatched.append(step + count)
+        return result
+
+    monkeypatch.setattr(Pretraining, "dispatch", guarded)
+    with reads.noted(lambda: dispatched[-1]) as found:
+        rarely = ("--config.train.log_every=4", "--config.train.checkpoint_every=8")
+        pretrain(tmp_path, 8, *rarely)
+    assert dispatched == list(range(9))
+    # What begins the run comes before the first step.
+    assert {step for step, _ in found} - {0} == {4, 8}
+    for row in log.read_metrics(tmp_path):
+        assert 0 < row["input_share"] < 1
 
 
 @pytest.mark.slow

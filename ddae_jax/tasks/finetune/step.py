@@ -224,6 +224,10 @@ class Finetuning:
         """The head's."""
         return optimizers.rate_at(self.recipe.optimizer, step)
 
+    def input_seconds(self) -> float:
+        """The feed's."""
+        return self.feed.seconds
+
     def flops(self) -> None:
         """Not counted."""
 

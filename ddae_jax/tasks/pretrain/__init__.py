@@ -1,5 +1,6 @@
 """Trains a denoiser by diffusion on images without labels."""
 
+import contextlib
 import functools
 
 import numpy as np
@@ -13,7 +14,7 @@ from ddae_jax.report import grids
 from ddae_jax.runtime import checkpoint, parallel, processes
 from ddae_jax.tasks import sample
 from ddae_jax.tasks.pretrain import overhead, source_search, start, targets, watch
-from ddae_jax.train import loop
+from ddae_jax.train import loop, profile
 from ddae_jax.train.objectives.base import Setup
 from ddae_jax.train.plan import Every, Hook, Measured, Plan
 from ddae_jax.train.pretraining import Pretraining
@@ -64,8 +65,17 @@ def run(experiment: Experiment) -> Experiment:
         hooks += (_pictures(experiment, recipe, source),)
     feed = experiment.feed(source, beside)
     trainer = Pretraining(recipe, feed, train.accumulate, begin)
-    loop.fit(experiment.workdir, trainer, plan, hooks)
+    with _profiled(experiment, trainer) as trainer:
+        loop.fit(experiment.workdir, trainer, plan, hooks)
     return experiment
+
+
+def _profiled(experiment: Experiment, trainer: Pretraining):
+    """The trainer, of which some steps are traced where the settings say so."""
+    steps = experiment.settings.profile.steps
+    if not steps:
+        return contextlib.nullcontext(trainer)
+    return profile.Profiled(trainer, experiment.workdir, steps)
 
 
 def _check_settings(experiment: Experiment, source: Source) -> None:
@@ -77,6 +87,11 @@ def _check_settings(experiment: Experiment, source: Source) -> None:
         raise UserError(
             f"config.train.accumulate: a batch of {train.batch_size} cannot be split "
             f"into {train.accumulate} parts over {parts} device(s)"
+        )
+    if experiment.settings.profile.steps and train.accumulate > 1:
+        raise UserError(
+            "config.profile.steps: a step is one program; not with "
+            "config.train.accumulate"
         )
     channels = experiment.settings.network.image_channels
     if channels not in (None, source.image_shape[-1]):

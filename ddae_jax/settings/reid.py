@@ -146,8 +146,8 @@ class ReidSettings:
             )
         if self.from_scratch and self.backbone != "denoiser":
             raise UserError(
-                "reid.from_scratch: of a denoiser; a resnet without reid.resnet.weights "
-                "has random weights"
+                "reid.from_scratch: of a denoiser; a resnet is random without "
+                "reid.resnet.weights"
             )
         if self.label_smoothing and not self.identity_weight:
             raise UserError("reid.label_smoothing: reid.identity_weight is 0")

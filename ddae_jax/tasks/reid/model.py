@@ -1,4 +1,4 @@
-"""What gives the features of persons: a backbone up to its map, then AlignedReID's head.
+"""What gives the features of persons: a backbone, then AlignedReID's head on its map.
 
 A backbone is frozen and hashable, its arrays apart. Where it is not trained they are
 among what is `fixed`, else in the state.

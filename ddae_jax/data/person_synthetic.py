@@ -79,8 +79,12 @@ def _part(name: str, width: int, people: People) -> PersonImages:
     source = data_source.from_arrays(
         NAME, name, images, labels, [f"{identity:04d}" for identity in known]
     )
-    cameras = np.array([camera + 1 for _, camera, _ in rows], np.int32)
-    return PersonImages(source, cameras, [file_name(people, *row) for row in rows])
+    return PersonImages(
+        source,
+        np.array(numbers, np.int64),
+        np.array([camera + 1 for _, camera, _ in rows], np.int64),
+        [file_name(people, *row) for row in rows],
+    )
 
 
 def _rows(name: str, people: People) -> list[tuple[int, int, int]]:

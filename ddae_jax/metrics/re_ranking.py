@@ -21,7 +21,7 @@ from ddae_jax.errors import UserError
 from ddae_jax.metrics.euclidean import euclidean_distances
 
 K1, K2, WEIGHT = 20, 6, 0.3
-"""Neighbours, neighbours of the query expansion, weight of the distance (lambda)."""
+"""NearestImages, neighbours of the query expansion, weight of the distance (lambda)."""
 
 _BLOCK_BYTES = 2**26
 _PAIRS = 2**12
@@ -52,7 +52,7 @@ class Distances:
 
 
 @dataclasses.dataclass(frozen=True)
-class Neighbours:
+class NearestImages:
     """What is kept of the distances.
 
     Attributes:
@@ -89,22 +89,22 @@ def _neighbours(distances, count):
 
 def neighbours_of_block(
     distances: Float[np.ndarray | Array, "some images"], k1: int = K1
-) -> Neighbours:
+) -> NearestImages:
     """Those of some rows of the distances."""
     count = min(k1 + 1, distances.shape[1])
-    return Neighbours(*map(np.asarray, _neighbours(distances, count)))
+    return NearestImages(*map(np.asarray, _neighbours(distances, count)))
 
 
-def joined(blocks: Sequence[Neighbours]) -> Neighbours:
+def joined(blocks: Sequence[NearestImages]) -> NearestImages:
     """The neighbours of all images, of blocks in their order."""
-    return Neighbours(
+    return NearestImages(
         np.concatenate([block.indices for block in blocks]),
         np.concatenate([block.largest for block in blocks]),
     )
 
 
 def encodings(
-    neighbours: Neighbours, distances: Distances, k2: int = K2
+    neighbours: NearestImages, distances: Distances, k2: int = K2
 ) -> scipy.sparse.csr_array:
     """Each image as weights of the images that it shares neighbours with, [N, N].
 
@@ -204,7 +204,7 @@ def jaccard(
 
 def re_ranked(
     distances: Distances,
-    neighbours: Neighbours,
+    neighbours: NearestImages,
     queries: int,
     *,
     k2: int = K2,

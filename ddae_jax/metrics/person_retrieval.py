@@ -6,7 +6,7 @@ same person by the same camera are left out, as are those that show no person we
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -108,47 +108,76 @@ def evaluate(
 
     Args:
       blocks: the distances, some queries after the others, so that they need not be in
-        memory at once. Of equal ones, the image that comes first in the gallery counts
-        as nearer.
-      draws: "single gallery shot", the older protocol of CUHK03: a random order of the
-        gallery per repeat. Only that image of each person is searched which comes
-        first in it; results are means over the repeats. Distractors all stay.
+        memory at once.
+      draws: as for `ranks_of_matches`.
 
     Raises:
       UserError: no query has a match.
     """
-    firsts, at_hits, trapezoids = [], [], []
-    counted = start = 0
+    ranks = []
     for block in blocks:
-        some = queries.take(slice(start, start + len(block)))
-        start += len(block)
-        if start > len(queries):
-            raise ValueError(f"distances of more than {len(queries)} queries")
-        rows = zip(block, searched(some, gallery), matches(some, gallery), strict=True)
-        for distances, inside, right in rows:
-            right &= inside
-            if not right.any():
-                continue
-            counted += 1
-            for kept in _kept(inside, gallery, draws):
-                ranks = _ranks(distances[kept], right[kept])
-                firsts.append(ranks[0])
-                at_hits.append(precision_at_hits(ranks))
-                trapezoids.append(trapezoid(ranks))
-    if start != len(queries):
-        raise ValueError(f"distances of {start} queries, not {len(queries)}")
-    if not counted:
+        some = queries.take(slice(len(ranks), len(ranks) + len(block)))
+        ranks += ranks_of_matches(block, some, gallery, draws)
+    if len(ranks) != len(queries):
+        raise ValueError(f"distances of {len(ranks)} queries, not {len(queries)}")
+    return summary(ranks, len(gallery))
+
+
+def ranks_of_matches(
+    distances: Float[np.ndarray, "queries gallery"],
+    queries: Sightings,
+    gallery: Sightings,
+    draws: Int[np.ndarray, "repeats gallery"] | None = None,
+) -> list[list[Int[np.ndarray, "_"]]]:
+    """Ranks from 1 on, the first match first, of each query; of equal distances, the
+    image that comes first in the gallery counts as nearer.
+
+    Args:
+      draws: "single gallery shot", the older protocol of CUHK03: a random order of the
+        gallery per repeat. Only that image of each person is searched which comes
+        first in it; distractors all stay.
+
+    Returns:
+      for each query the ranks of each repeat, of one without draws; of none where no
+      image is a match.
+    """
+    found = []
+    rows = zip(
+        distances, searched(queries, gallery), matches(queries, gallery), strict=True
+    )
+    for row, inside, right in rows:
+        right &= inside
+        kept = _kept(inside, gallery, draws) if right.any() else ()
+        found.append([_ranks(row[images], right[images]) for images in kept])
+    return found
+
+
+def summary(
+    ranks: Sequence[Sequence[Int[np.ndarray, "_"]]], gallery: int
+) -> Evaluation:
+    """Means over all queries, and over the repeats.
+
+    Args:
+      ranks: as `ranks_of_matches` gives them, of all queries.
+      gallery: how many images were searched.
+
+    Raises:
+      UserError: no query has a match.
+    """
+    repeats = [one for of_query in ranks for one in of_query]
+    if not repeats:
         raise UserError(
-            f"none of {len(queries)} queries has a match by another camera among "
-            f"{len(gallery)} images"
+            f"none of {len(ranks)} queries has a match by another camera among "
+            f"{gallery} images"
         )
-    at_rank = np.bincount(firsts, minlength=len(gallery) + 1)[1:]
+    firsts = np.bincount([one[0] for one in repeats], minlength=gallery + 1)[1:]
+    counted = sum(map(bool, ranks))
     return Evaluation(
-        cmc=np.cumsum(at_rank) / len(firsts),
-        map_precision_at_hits=float(np.mean(at_hits)),
-        map_trapezoid=float(np.mean(trapezoids)),
+        cmc=np.cumsum(firsts) / len(repeats),
+        map_precision_at_hits=float(np.mean([*map(precision_at_hits, repeats)])),
+        map_trapezoid=float(np.mean([*map(trapezoid, repeats)])),
         queries=counted,
-        without_match=len(queries) - counted,
+        without_match=len(ranks) - counted,
     )
 
 
@@ -168,7 +197,6 @@ def _kept(inside, gallery: Sightings, draws):
 
 
 def _ranks(distances, right) -> Int[np.ndarray, "hits"]:
-    """Ranks of the matches from 1 on, the first match first."""
     # What is farther than the last match changes nothing.
     among = np.flatnonzero(distances <= distances[right].max())
     order = np.argsort(distances[among], kind="stable")

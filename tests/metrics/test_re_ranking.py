@@ -43,7 +43,7 @@ def dense(distances, queries, k1, k2, weight):
         expanded += len(members) - len(base)
         for j in members:
             weights[i, j] = np.exp(-d[i, j])
-        weights[i] /= weights[i].sum()
+        weights[i] /= weights[i].sum() or 1
     assert expanded > 0, "no neighbourhood was expanded: the data tests little"
     weights = np.stack([weights[ranked[i][:k2]].mean(axis=0) for i in range(count)])
     final = np.empty((queries, count - queries))
@@ -84,6 +84,7 @@ def test_blocks_equal_the_dense_formulas(small_blocks, k1, k2, weight):
 def test_any_distances_can_be_re_ranked(small_blocks):
     """Local ones too: only blocks of rows, and pairs, are asked for."""
     whole = np.round(plain_distances(persons(1)), 1)  # many are equal
+    np.fill_diagonal(whole, 4.0)  # as of path distances: not 0 from itself
     given = re_ranking.Distances(
         lambda start, stop: whole[start:stop], lambda i, j: whole[i, j], len(whole)
     )
@@ -95,9 +96,9 @@ def test_any_distances_can_be_re_ranked(small_blocks):
 
 def test_encodings_sum_to_one_and_are_sparse():
     features = re_ranking.of_features(persons(2, 300).astype(np.float32))
-    neighbours = re_ranking.neighbours_of_block(features.rows(0, 300))
-    np.testing.assert_array_equal(neighbours.indices[:, 0], np.arange(300))
-    encoded = re_ranking.encodings(neighbours, features)
+    nearest = re_ranking.nearest_of_block(features.rows(0, 300))
+    np.testing.assert_array_equal(nearest.indices[:, 0], np.arange(300))
+    encoded = re_ranking.encodings(nearest, features.pairs)
     np.testing.assert_allclose(encoded.sum(axis=1), 1)
     assert encoded.nnz < 300 * 300 / 3
 

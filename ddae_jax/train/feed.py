@@ -92,6 +92,8 @@ class Feed:
       threads: that decode sets which are not resident.
       beside: name -> array in the order of the set, whose rows come with the images; it
         may be mapped from a file. Small ones are resident where the images are.
+      order: which images are where in the endless order; None: permutation after
+        permutation of all.
     """
 
     def __init__(
@@ -102,13 +104,14 @@ class Feed:
         mesh: Mesh,
         threads: int = 8,
         beside: Mapping[str, np.ndarray] | None = None,
+        order: batches.Positions | None = None,
     ):
         self.source, self.batch_size, self.seed = source, batch_size, seed
         self.mesh, self.threads, self.beside = mesh, threads, dict(beside or {})
         need = sum(array.nbytes for array in self.beside.values())
         self._beside_resident = source.images is not None and need <= RESIDENT_BYTES
         self._placed_beside: dict[str, jax.Array] | None = None
-        self._order = batches.Order(seed, len(source))
+        self._order = order or batches.Order(seed, len(source))
         self._placed: tuple[jax.Array, jax.Array] | None = None
         self._reader, self._next = None, -1
 

@@ -67,7 +67,7 @@ def galleries(
     blank = np.full(queries.source.image_shape, 255, np.uint8)
     for row, image in enumerate(queries.source.read(np.arange(len(queries)))):
         person = queries.identities[row]
-        tiles = [Tile(image, f"query, camera {queries.cameras[row]}")]
+        tiles = [Tile(image, f"camera {queries.cameras[row]}")]
         for place in nearest[row]:
             if place < 0:
                 tiles.append(Tile(blank))
@@ -121,10 +121,11 @@ def alignment(
         axis.imshow(
             shown, extent=(left, left + width, height, 0), interpolation="nearest"
         )
-    rows = len(distances)
+    rows, least = len(distances), distances.min()
+    spread = max(distances.max() - least, 1e-12)
     for i, j in traced_path(distances):
         ends = ((i + 0.5) * height / rows, (j + 0.5) * height / rows)
-        near = 1 - distances[i, j] / max(distances.max(), 1e-12)
+        near = 1 - (distances[i, j] - least) / spread
         axis.plot(
             (width, width + gap),
             ends,

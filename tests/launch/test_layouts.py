@@ -12,8 +12,8 @@ import pytest
 
 from ddae_jax.runtime.log import read_metrics
 from ddae_jax.tasks import TASKS
-from tests.tools import fid as fid_tools
 from tests.tools import data_files, golden_values, layouts
+from tests.tools import fid as fid_tools
 from tests.tools import runs as run_tools
 
 pytestmark = pytest.mark.slow

@@ -10,6 +10,7 @@ import pytest
 
 from ddae_jax import main
 from ddae_jax.errors import UserError
+from ddae_jax.heads import aligned_losses
 from ddae_jax.runtime import log
 from ddae_jax.weights import folder as weights_folder
 from tests.tools import data_files
@@ -86,6 +87,7 @@ def test_the_command_line_leaves_results_that_the_report_shows(workdir):
     assert {name.split("/")[0] for name in weights(workdir)} == {"first"}
 
 
+@pytest.mark.slow
 def test_a_folder_is_evaluated_with_the_trained_network(workdir, data, tmp_path):
     """The set's own test images, copied: what was measured comes out again."""
     mine = tmp_path / "mine"
@@ -186,10 +188,18 @@ def test_what_cannot_be_used_is_one_line(workdir, data, fields, match):
     assert sorted(workdir.rglob("*")) == before
 
 
-def test_a_loss_that_is_not_finite_stops(data, tmp_path):
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_stops(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        aligned_losses, "triplet_loss", lambda distances, *_: distances.sum() * np.nan
+    )
+    # A margin of its own: a step that is compiled already would be taken.
     with pytest.raises(UserError, match=r"not finite.*config\.reid\.learning_rate"):
-        run(tmp_path, data, "reid.learning_rate=1e3", "reid.weight_decay=1e3")
+        run(tmp_path, data, "reid.margin=0.25")
     assert (tmp_path / "reid" / "diverged.txt").exists()
+    monkeypatch.undo()
+    run(tmp_path, data, "reid.margin=0.2")  # other settings may begin anew
+    assert read(tmp_path)["steps"] == 8
 
 
 @pytest.mark.slow

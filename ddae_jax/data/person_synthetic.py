@@ -10,7 +10,6 @@ camera, number of the image).
 
 import colorsys
 import dataclasses
-import functools
 import pathlib
 
 import numpy as np
@@ -92,7 +91,6 @@ def part(
     )
 
 
-@functools.lru_cache(maxsize=4)
 def _images(name: str, width: int, people: People) -> np.ndarray:
     return np.stack([draw(people, *row, width) for row in _rows(name, people)])
 
@@ -153,7 +151,6 @@ def _generator(*numbers: int) -> np.random.Generator:
     return np.random.default_rng(numbers)
 
 
-@functools.cache
 def _clothes(people: People, person: int) -> tuple[np.ndarray, np.ndarray, float]:
     """(colour and second colour of each band, stripes of each band, girth)."""
     family = _generator(people.seed, 1, person // people.family)

@@ -22,7 +22,7 @@ NAMES = ("global", "local", "summed")
 """Euclidean, of global features; the path's, of stripes; the sum of both."""
 
 
-class Images(NamedTuple):
+class StripedFeatures(NamedTuple):
     """Features of some images."""
 
     whole: Float[np.ndarray | Array, "images features"]
@@ -30,7 +30,7 @@ class Images(NamedTuple):
 
 
 def blocks(
-    names: Sequence[str], rows: Images, columns: Images
+    names: Sequence[str], rows: StripedFeatures, columns: StripedFeatures
 ) -> Iterator[tuple[int, dict[str, Float[Array, "some columns"]]]]:
     """Gives distances of all rows from all columns, telling how many rows are done.
 
@@ -42,9 +42,9 @@ def blocks(
     """
 
     def computed():
-        others = Images(*map(jnp.asarray, columns))
+        others = StripedFeatures(*map(jnp.asarray, columns))
         for start, stop in re_ranking.blocks(len(rows.whole), len(columns.whole)):
-            some = Images(*(jnp.asarray(part[start:stop]) for part in rows))
+            some = StripedFeatures(*(jnp.asarray(part[start:stop]) for part in rows))
             yield start, _all_pairs(tuple(names), some, others)
 
     return log.told("distances", len(rows.whole), computed())
@@ -66,7 +66,7 @@ def _all_pairs(names, rows, columns):
 @functools.partial(jax.jit, static_argnames="name")
 def of_pairs(
     name: str,
-    images: Images,
+    images: StripedFeatures,
     i: Int[np.ndarray, "pairs"],
     j: Int[np.ndarray, "pairs"],
 ) -> Float[Array, "pairs"]:

@@ -14,7 +14,7 @@ from ddae_jax.tasks.reid.model import Embedder
 
 
 @dataclasses.dataclass(frozen=True)
-class Network:
+class TrainedEmbedder:
     """A trained network.
 
     Attributes:
@@ -31,7 +31,7 @@ class Network:
 
 
 def embed(
-    network: Network,
+    network: TrainedEmbedder,
     images: PersonImages,
     key: PRNGKeyArray,
     batch_size: int,

@@ -12,14 +12,14 @@ from ddae_jax.metrics.person_retrieval import RANKS, Evaluation, Sightings
 from ddae_jax.report.outcome import Outcome, Picture
 from ddae_jax.tasks.reid import drawn, evaluate
 from ddae_jax.tasks.reid.evaluate import PersonFeatures, Ranked, ReRanking
-from ddae_jax.tasks.reid.features import Network, embed
+from ddae_jax.tasks.reid.features import TrainedEmbedder, embed
 
 _MULTI = "multi-query"
 
 
 def outcome_of(
     experiment: Experiment,
-    network: Network,
+    network: TrainedEmbedder,
     query: PersonImages,
     gallery: PersonImages,
     training: dict[str, Any],
@@ -92,7 +92,7 @@ _MAPS = ("mAP % (precision at hits)", "mAP % (trapezoid)")
 
 
 def _features(
-    experiment: Experiment, network: Network, images: PersonImages, noise: str
+    experiment: Experiment, network: TrainedEmbedder, images: PersonImages, noise: str
 ) -> PersonFeatures:
     settings = experiment.settings.reid
     whole, stripes = embed(

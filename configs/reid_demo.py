@@ -10,8 +10,10 @@ UNet that is first trained as a denoiser on the same images, without identities.
 Data: synthetic (ddae_jax/data/person_synthetic.py), 1,152 training images of 96
 persons, 256 queries and 576 gallery images of 64 others and of 64 distractors, drawn at
 32x16 pixels. No figure of it says anything about photographs.
-Hardware: two CPU cores, 2 GB. Time: some minutes.
-Expected result: RESULTS.md has the table of what was measured here.
+Hardware: two CPU cores, 2 GB. Time: 20 seconds of CPU time (`resnet`), 4 to 5 minutes
+with the denoiser's training.
+Expected result: `resnet`, seeds 0 to 2, global distance: rank-1 68.0 %, mAP 49.8 %;
+re-ranked 74.7 and 65.5 %. RESULTS.md has the whole table.
 Variants `test` and VARIANT+test: the same in seconds.
 """
 

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import PRNGKeyArray
 
 from ddae_jax.data.person_images import PersonImages
 from ddae_jax.data.person_synthetic import NAME as SYNTHETIC
 from ddae_jax.experiment import Experiment
 from ddae_jax.metrics.person_retrieval import RANKS, Evaluation, Sightings
 from ddae_jax.report.outcome import Outcome, Picture
+from ddae_jax.settings.reid import ReidSettings
 from ddae_jax.tasks.reid import drawn, evaluate
 from ddae_jax.tasks.reid.evaluate import PersonFeatures, Ranked, ReRanking
 from ddae_jax.tasks.reid.features import TrainedEmbedder, embed
@@ -33,8 +35,10 @@ def outcome_of(
       UserError: no query has a match by another camera.
     """
     settings = experiment.settings.reid
-    asked = _features(experiment, network, query, "reid/query_noise")
-    among = _features(experiment, network, gallery, "reid/gallery_noise")
+    asked = _features(settings, network, query, experiment.stream("reid/query_noise"))
+    among = _features(
+        settings, network, gallery, experiment.stream("reid/gallery_noise")
+    )
     how = None
     if settings.rerank:
         how = ReRanking(settings.rerank_k1, settings.rerank_k2, settings.rerank_lambda)
@@ -92,16 +96,13 @@ _MAPS = ("mAP % (precision at hits)", "mAP % (trapezoid)")
 
 
 def _features(
-    experiment: Experiment, network: TrainedEmbedder, images: PersonImages, noise: str
+    settings: ReidSettings,
+    network: TrainedEmbedder,
+    images: PersonImages,
+    key: PRNGKeyArray,
 ) -> PersonFeatures:
-    settings = experiment.settings.reid
-    whole, stripes = embed(
-        network,
-        images,
-        experiment.stream(noise),
-        settings.test_batch_size,
-        settings.normalise_test,
-    )
+    batch_size, normalise = settings.test_batch_size, settings.normalise_test
+    whole, stripes = embed(network, images, key, batch_size, normalise)
     sightings = Sightings(images.identities, images.cameras)
     return PersonFeatures(whole, stripes, sightings)
 

@@ -74,3 +74,34 @@ def random_crop(
         return lax.dynamic_slice(image, (top, left, 0), images.shape[1:])
 
     return jax.vmap(crop)(keys, padded)
+
+
+def random_erasing(
+    keys: Key[Array, "batch"],
+    images: UInt8[Array, "batch height width channels"],
+    probability: float,
+) -> UInt8[Array, "batch height width channels"]:
+    """Puts random pixels into a rectangle of some images.
+
+    Random erasing (Zhong et al. 2017, arXiv 1708.04896, algorithm 1): it covers 2 to
+    40 % of the image, its height is 0.3 to 1/0.3 times its width. Where such a one is
+    larger than the image, it is cut off.
+    """
+    height, width = images.shape[1:3]
+
+    def erase(key, image):
+        chosen, area_key, aspect_key, place_key, pixels_key = jax.random.split(key, 5)
+        area = jax.random.uniform(area_key, (), minval=0.02, maxval=0.4)
+        # As in the publication: uniform in the ratio itself, not in its logarithm.
+        aspect = jax.random.uniform(aspect_key, (), minval=0.3, maxval=1 / 0.3)
+        tall = jnp.minimum(jnp.sqrt(area * height * width * aspect), height)
+        wide = jnp.minimum(jnp.sqrt(area * height * width / aspect), width)
+        top, left = jax.random.uniform(place_key, (2,))
+        top, left = top * (height - tall), left * (width - wide)
+        y, x = jnp.arange(height)[:, None], jnp.arange(width)[None, :]
+        inside = (y >= top) & (y < top + tall) & (x >= left) & (x < left + wide)
+        inside &= jax.random.bernoulli(chosen, probability)
+        pixels = jax.random.randint(pixels_key, image.shape, 0, 256, jnp.int32)
+        return jnp.where(inside[..., None], pixels.astype(jnp.uint8), image)
+
+    return jax.vmap(erase)(keys, images)

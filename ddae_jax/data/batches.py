@@ -7,6 +7,7 @@ epoch, and the number of hosts does not enter: a host reads its slice of each ba
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Protocol
 
 import grain
 import numpy as np
@@ -17,6 +18,15 @@ from ddae_jax.errors import UserError
 
 _ENDLESS = 1 << 48
 _KEPT = 4  # permutations
+
+
+class Positions(Protocol):
+    """An endless order of images."""
+
+    def indices(
+        self, positions: Int[np.ndarray, "batch"]
+    ) -> Int32[np.ndarray, "batch"]:
+        """Returns which images are at `positions` of it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +90,7 @@ def evaluation_batches(
 
 def stream(
     source: Source,
-    order: Order,
+    order: Positions,
     batch_size: int,
     start_step: int = 0,
     shard_index: int = 0,

@@ -14,6 +14,8 @@ from ddae_jax.data import (
     idx,
     image_folder,
     latents,
+    person_sets,
+    person_synthetic,
     tfds_source,
     tiny_imagenet,
 )
@@ -220,6 +222,10 @@ SOURCES: dict[str, DataSet] = {
     "tiny_imagenet": DataSet(tiny_imagenet.load, enlarges=True),
     latents.NAME: DataSet(latents.load),
     arrays.NAME: DataSet(arrays.load),
+    **{
+        name: DataSet(person_sets.as_source(name), enlarges=True)
+        for name in (person_synthetic.NAME, *person_sets.SETS)
+    },
 }
 """Name in a config -> data set."""
 

@@ -43,6 +43,10 @@ STREAMS = {
     "noisy_classifier/init": "initial parameters",
     "noisy_classifier/draws": "flips, crops, noise and training times",
     "noisy_classifier/test_noise": "noise of test images, by index",
+    "reid/init": "initial parameters of one or two networks",
+    "reid/draws": "flips, crops, erased rectangles and noise of training images",
+    "reid/query_noise": "noise of queries, by index",
+    "reid/gallery_noise": "noise of gallery images, by index",
     "fid/classifier_init": "initial parameters of the feature classifier",
     "model/features": "noise of Model.features, by index",
 }

@@ -22,6 +22,7 @@ from ddae_jax.settings.predict import PredictSettings
 from ddae_jax.settings.preflight import PreflightSettings
 from ddae_jax.settings.probe import ProbeSettings
 from ddae_jax.settings.profile import ProfileSettings
+from ddae_jax.settings.reid import ReidSettings
 from ddae_jax.settings.sample import SampleSettings
 from ddae_jax.settings.source_search import SourceSearchSettings
 from ddae_jax.settings.track import TrackSettings
@@ -77,6 +78,7 @@ class Settings:
     predict: PredictSettings = PredictSettings()
     finetune: FinetuneSettings = FinetuneSettings()
     noisy_classifier: NoisyClassifierSettings = NoisyClassifierSettings()
+    reid: ReidSettings = ReidSettings()
     import_weights: ImportSettings = ImportSettings()
     export: ExportSettings = ExportSettings()
     autoencoder: AutoencoderSettings = AutoencoderSettings()

@@ -47,6 +47,7 @@ TASKS = {
     "noisy_classifier": Task(
         "classifiers of noisy images", f"{_HERE}.noisy_classifier"
     ),
+    "reid": Task("find persons across cameras", f"{_HERE}.reid"),
     "track": Task("probe and FID over the checkpoints", f"{_HERE}.track"),
     "report": Task("one page about all of it", f"{_HERE}.report"),
     "export": Task("write the EMA weights", f"{_HERE}.export"),

@@ -94,6 +94,8 @@ class Feed:
       beside: name -> array in the order of the set, whose rows come with the images; it
         may be mapped from a file. Small ones are resident where the images are.
       seconds: for which the host has made batches.
+      order: which images are where in the endless order; None: permutation after
+        permutation of all.
     """
 
     def __init__(
@@ -104,13 +106,14 @@ class Feed:
         mesh: Mesh,
         threads: int = 8,
         beside: Mapping[str, np.ndarray] | None = None,
+        order: batches.Positions | None = None,
     ):
         self.source, self.batch_size, self.seed = source, batch_size, seed
         self.mesh, self.threads, self.beside = mesh, threads, dict(beside or {})
         need = sum(array.nbytes for array in self.beside.values())
         self._beside_resident = source.images is not None and need <= RESIDENT_BYTES
         self._placed_beside: dict[str, jax.Array] | None = None
-        self._order = batches.Order(seed, len(source))
+        self._order = order or batches.Order(seed, len(source))
         self._placed: tuple[jax.Array, jax.Array] | None = None
         self._reader, self._next = None, -1
         self.seconds = 0.0

@@ -96,6 +96,24 @@ class WarmupCosine:
 
 
 @dataclasses.dataclass(frozen=True)
+class ConstantThenExponential:
+    """Constant to step `decay_from`, then exponential decay.
+
+    After `steps` steps the rate is `decay_to` times what it was.
+    """
+
+    learning_rate: float
+    decay_from: int
+    steps: int
+    decay_to: float
+
+    def __call__(self, step: Step) -> Float[Array, ""]:
+        """The rate of a step."""
+        done = (step - self.decay_from) / max(self.steps - self.decay_from, 1)
+        return self.learning_rate * self.decay_to ** jnp.clip(done, 0, 1)
+
+
+@dataclasses.dataclass(frozen=True)
 class CosineAfterWarmup:
     """Schedule over optimiser steps that moves once an epoch.
 

@@ -57,7 +57,7 @@ class PersonOrder:
     @functools.cached_property
     def members(self) -> list[Int[np.ndarray, "_"]]:
         """The images of each person."""
-        labels = self.images.identities
+        labels = self.images.source.labels
         order = np.argsort(labels, kind="stable")
         return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
 

@@ -36,23 +36,29 @@ class PersonImages:
     """One part of a set.
 
     Attributes:
-      source: the images; their labels are the places of the identities in its
+      source: the images; their labels are the places of the persons in its
         `class_names`, which the query and the gallery share.
+      identities: the set's own number of each image's person; 0: a distractor.
       cameras: number of the camera of each image.
       names: what errors and pictures call each image.
     """
 
     source: Source
+    identities: Int[np.ndarray, "count"] = dataclasses.field(repr=False)
     cameras: Int[np.ndarray, "count"] = dataclasses.field(repr=False)
     names: Sequence[str] = dataclasses.field(repr=False)
 
     def __len__(self) -> int:
         return len(self.source)
 
-    @property
-    def identities(self) -> Int[np.ndarray, "count"]:
-        """The label of each image."""
-        return self.source.labels
+    def subset(self, indices: Int[np.ndarray, "some"]) -> "PersonImages":
+        """Those at `indices`, in that order; the labels stay what they are."""
+        return PersonImages(
+            data_source.subset(self.source, indices),
+            self.identities[indices],
+            self.cameras[indices],
+            [self.names[index] for index in indices],
+        )
 
 
 def of_files(
@@ -97,8 +103,9 @@ def of_files(
         (height, width, channels),
         resident_bytes,
     )
-    cameras = np.array([file.camera for file in files], np.int32)
-    return PersonImages(source, cameras, [str(file.path) for file in files])
+    numbers = np.array([(file.identity, file.camera) for file in files], np.int64)
+    names = [str(file.path) for file in files]
+    return PersonImages(source, numbers[:, 0], numbers[:, 1], names)
 
 
 def joined(parts: Sequence[PersonImages]) -> PersonImages:
@@ -148,9 +155,10 @@ def joined(parts: Sequence[PersonImages]) -> PersonImages:
     )
     return PersonImages(
         whole,
+        whole.labels.astype(np.int64) + 1,
         np.concatenate(
             [p.cameras + start for p, start in zip(parts, cameras[:-1], strict=True)]
-        ).astype(np.int32),
+        ),
         [name for part in parts for name in part.names],
     )
 
@@ -162,13 +170,10 @@ def without_singles(images: PersonImages) -> PersonImages:
     kept = np.flatnonzero(counts > 1)
     if len(kept) == len(counts):
         return images
-    chosen = np.flatnonzero(counts[source.labels] > 1)
-    part = data_source.subset(source, chosen)
-    part = dataclasses.replace(
-        part,
-        labels=np.searchsorted(kept, part.labels).astype(np.int32),
+    part = images.subset(np.flatnonzero(counts[source.labels] > 1))
+    relabelled = dataclasses.replace(
+        part.source,
+        labels=np.searchsorted(kept, part.source.labels).astype(np.int32),
         class_names=tuple(source.class_names[place] for place in kept),
     )
-    return PersonImages(
-        part, images.cameras[chosen], [images.names[index] for index in chosen]
-    )
+    return dataclasses.replace(part, source=relabelled)

@@ -13,14 +13,15 @@ counts of images (training, query, gallery): Market1501 12,936, 3,368, 15,913 wi
 5,328 (5,332); MSMT17 30,248 (32,621 with its validation list), 11,659, 82,161.
 """
 
+import dataclasses
 import pathlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from ddae_jax.data import images as image_ops
 from ddae_jax.data import person_images, person_synthetic
 from ddae_jax.data.image_folder import EXTENSIONS
-from ddae_jax.data.person_images import PersonFile, PersonImages
+from ddae_jax.data.person_images import PARTS, PersonFile, PersonImages
 from ddae_jax.data.source import RESIDENT_BYTES, Source
 from ddae_jax.errors import UserError
 from ddae_jax.settings.fields import unknown
@@ -41,9 +42,6 @@ _MSMT_LISTS = {
     "gallery": "list_gallery.txt",
 }
 
-Files = Mapping[str, list[PersonFile]]
-"""Part -> its files."""
-
 
 def load(
     name: str,
@@ -51,9 +49,10 @@ def load(
     *,
     folder: str | None,
     width: int | None,
-    channels: int | None = 3,
+    channels: int | None = None,
     resident_bytes: int = RESIDENT_BYTES,
     resize: str = image_ops.BICUBIC,
+    everyone: bool = False,
 ) -> PersonImages:
     """Returns one part of a set.
 
@@ -62,21 +61,29 @@ def load(
       part: of PARTS.
       folder: where the set lies; none for the synthetic set.
       width: of the images; their height is twice that. None: as they are.
+      everyone: labels stand for the persons of all parts; else for those of the
+        training, or of query and gallery.
 
     Raises:
       UserError: a folder or list that is missing or empty, a name that cannot be read;
         names the file.
     """
-    if name == person_synthetic.NAME and not folder:
-        return person_synthetic.part(part, width or person_synthetic.WIDTH, channels)
-    if name not in (*SETS, person_synthetic.NAME):
-        raise UserError(
-            unknown("config.data.name", name, (*SETS, person_synthetic.NAME))
-        )
+    known = (person_synthetic.NAME, *SETS)
+    if name not in known:
+        raise UserError(unknown("config.data.name", name, known))
     if not folder:
+        if name == person_synthetic.NAME:
+            return person_synthetic.part(
+                part,
+                width or person_synthetic.WIDTH,
+                channels,
+                resident_bytes,
+                everyone,
+            )
         raise UserError(f"config.data.folder: set the folder that holds {name}")
     find = SETS.get(name, market_files)
     wanted = ("train",) if part == "train" else ("query", "gallery")
+    wanted = PARTS if everyone else wanted
     found = {each: find(pathlib.Path(folder), each) for each in wanted}
     identities = {file.identity for files in found.values() for file in files}
     return person_images.of_files(
@@ -95,22 +102,13 @@ def as_source(name: str) -> Callable[..., Source]:
     """The set as one that denoisers are trained on: data.sources.LoadSplit.
 
     "test" is the gallery. The labels are persons; as none of the training is in the
-    gallery, a classifier of them can be tested on none.
+    gallery, a classifier of them finds none there.
     """
 
-    def load_split(
-        split, *, folder, image_size, channels, resident_bytes, resize="bicubic"
-    ):
+    def load_split(split, *, image_size, **options):
         part = "train" if split == "train" else "gallery"
-        return load(
-            name,
-            part,
-            folder=folder,
-            width=image_size,
-            channels=channels,
-            resident_bytes=resident_bytes,
-            resize=resize,
-        ).source
+        found = load(name, part, width=image_size, everyone=True, **options)
+        return dataclasses.replace(found.source, split=split)
 
     return load_split
 

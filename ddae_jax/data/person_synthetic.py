@@ -10,7 +10,6 @@ camera, number of the image).
 
 import colorsys
 import dataclasses
-import functools
 import pathlib
 
 import numpy as np
@@ -19,7 +18,7 @@ from PIL import Image
 
 from ddae_jax.data import source as data_source
 from ddae_jax.data.person_images import PersonImages
-from ddae_jax.errors import UserError
+from ddae_jax.data.source import RESIDENT_BYTES
 
 NAME = "synthetic_people"
 WIDTH = 32
@@ -57,30 +56,43 @@ PEOPLE = People()
 
 
 def part(
-    name: str, width: int = WIDTH, channels: int | None = 3, people: People = PEOPLE
+    name: str,
+    width: int = WIDTH,
+    channels: int | None = None,
+    resident_bytes: int = RESIDENT_BYTES,
+    everyone: bool = False,
+    people: People = PEOPLE,
 ) -> PersonImages:
-    """Returns "train", "query" or "gallery", in memory.
-
-    Args:
-      width: of the images; their height is twice that.
-    """
-    if channels not in (None, 3):
-        raise UserError(f"config.data.channels: {NAME} is in colour, not {channels}")
-    return _part(name, width, people)
-
-
-@functools.lru_cache(maxsize=4)
-def _part(name: str, width: int, people: People) -> PersonImages:
+    """Returns "train", "query" or "gallery"; the arguments are those of
+    `person_sets.load`."""
     rows = _rows(name, people)
-    images = np.stack([draw(people, *row, width) for row in rows])
     numbers = [_identity(people, person) for person, _, _ in rows]
-    known = sorted({*numbers, *([0] if name != "train" and people.distractors else [])})
-    labels = np.searchsorted(known, numbers)
-    source = data_source.from_arrays(
-        NAME, name, images, labels, [f"{identity:04d}" for identity in known]
+    parts = ("train", "gallery") if everyone else (name,)
+    known = sorted(
+        {_identity(people, p) for one in parts for p, _, _ in _rows(one, people)}
     )
-    cameras = np.array([camera + 1 for _, camera, _ in rows], np.int32)
-    return PersonImages(source, cameras, [file_name(people, *row) for row in rows])
+    if name == "query" and people.distractors and not everyone:
+        known = [0, *known]  # as the gallery has them
+    source = data_source.from_arrays(
+        NAME,
+        name,
+        _images(name, width, people),
+        np.searchsorted(known, numbers),
+        [f"{identity:04d}" for identity in known],
+        None,
+        channels,
+        resident_bytes,
+    )
+    return PersonImages(
+        source,
+        np.array(numbers, np.int64),
+        np.array([camera + 1 for _, camera, _ in rows], np.int64),
+        [file_name(people, *row) for row in rows],
+    )
+
+
+def _images(name: str, width: int, people: People) -> np.ndarray:
+    return np.stack([draw(people, *row, width) for row in _rows(name, people)])
 
 
 def _rows(name: str, people: People) -> list[tuple[int, int, int]]:
@@ -130,8 +142,8 @@ def write(
     for name, place in folders.items():
         target = pathlib.Path(folder) / place
         target.mkdir(parents=True, exist_ok=True)
-        images = part(name, width, people=people)
-        for row, image in zip(_rows(name, people), images.source.images, strict=True):
+        images = _images(name, width, people)
+        for row, image in zip(_rows(name, people), images, strict=True):
             Image.fromarray(image).save(target / file_name(people, *row))
 
 
@@ -139,7 +151,6 @@ def _generator(*numbers: int) -> np.random.Generator:
     return np.random.default_rng(numbers)
 
 
-@functools.cache
 def _clothes(people: People, person: int) -> tuple[np.ndarray, np.ndarray, float]:
     """(colour and second colour of each band, stripes of each band, girth)."""
     family = _generator(people.seed, 1, person // people.family)

@@ -14,7 +14,16 @@ from ddae_jax.errors import UserError
 from ddae_jax.models.batch_norm import RunningBatchNorm
 from ddae_jax.models.layers import linear
 
-POOLINGS = {"mean": jnp.mean, "max": jnp.max}
+
+def _largest(
+    feature_map: Float[Array, "batch rows columns channels"],
+) -> Float[Array, "batch rows channels"]:
+    # The gradient of jnp.max looks for what equals the maximum, and is NaN where XLA
+    # works both out separately and they differ by rounding.
+    return nn.max_pool(feature_map, (1, feature_map.shape[2]))[:, :, 0]
+
+
+POOLINGS = {"mean": lambda feature_map: feature_map.mean(axis=2), "max": _largest}
 """Over the width of a stripe: the mean, or as in the paper the maximum."""
 
 
@@ -65,7 +74,7 @@ class AlignedHead(nn.Module):
         feature_map = feature_map.astype(jnp.float32)
         channels = feature_map.shape[-1]
         whole = feature_map.mean(axis=(1, 2))
-        stripes = POOLINGS[self.pooling](feature_map, axis=2)
+        stripes = POOLINGS[self.pooling](feature_map)
         # A bias would be lost in the normalisation.
         reduce = linear(channels, self.stripe_features, use_bias=False, name="reduce")
         norm = RunningBatchNorm(name="norm")

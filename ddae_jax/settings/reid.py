@@ -120,6 +120,12 @@ class ReidSettings:
     rerank_k1: int = setting(20, "neighbours", least=1, most=10_000, test=4)
     rerank_k2: int = setting(6, "of the query expansion", least=1, most=10_000, test=2)
     rerank_lambda: float = setting(0.3, "share of the distance itself", least=0, most=1)
+    single_shot: int = setting(
+        0,
+        "draws of one gallery image a person (CUHK03's older protocol); 0: all",
+        least=0,
+        most=10_000,
+    )
     multi_query: bool = setting(
         False, "also ask with the mean of a person's images of one camera"
     )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ddae_jax.data import image_files, sources
+from ddae_jax.data import image_files, person_sets, person_synthetic, sources
 from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
 from tests.tools import data_files
@@ -17,7 +17,12 @@ WRITERS = {
     "image_folder": data_files.write_image_folder,
     "arrays": data_files.write_arrays,
     "tiny_imagenet": lambda folder: data_files.write_tiny_imagenet(folder, 3, 4),
+    "market1501": data_files.write_persons,
+    "dukemtmc": data_files.write_persons,
+    "cuhk03": data_files.write_persons,
+    "msmt17": data_files.write_msmt17,
 }
+TALL = (person_synthetic.NAME, *person_sets.SETS)
 # The channels are told where a set has grey and coloured files.
 TOLD = {"image_folder": {"channels": 3}}
 
@@ -78,9 +83,10 @@ def test_images_on_demand_are_those_in_memory(load):
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("image_size", [5, 70])  # below and above all of them
-def test_size_and_channels_are_those_asked_for(load, image_size, channels):
+def test_size_and_channels_are_those_asked_for(load, name, image_size, channels):
     source = load("test", image_size=image_size, channels=channels)
-    assert source.image_shape == (image_size, image_size, channels)
+    height = 2 * image_size if name in TALL else image_size
+    assert source.image_shape == (height, image_size, channels)
     assert everything(source).shape[1:] == source.image_shape
 
 

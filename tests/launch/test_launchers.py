@@ -15,12 +15,15 @@ from tests.conftest import ROOT
 
 LAUNCH = ROOT / "launch"
 SCRIPTS = sorted([*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch")])
-# A stand-in of python -m ddae_jax.main: tells its words; waits for SIGTERM if asked to.
+# A stand-in of python -m ddae_jax.main: tells its words; ends with the status ENDS, or
+# fails where it is the process FAILS, or waits for SIGTERM.
 PYTHON = """#!/bin/bash
 [[ $1 == -c ]] && exec "$REAL_PYTHON" "$@"
 trap 'echo saved >>"$FAKES/log"; exit 0' TERM
 echo "python $*" >>"$FAKES/log"
 [[ -z ${ENDS:-} ]] || exit "$ENDS"
+[[ -z ${FAILS:-} || $* != *--process_index=$FAILS* ]] || exit 5
+echo $$ >>"$FAKES/waiting"
 while :; do sleep 0.05; done
 """
 SRUN = """#!/bin/bash
@@ -154,6 +157,15 @@ def test_local_ends_with_the_first_failure(fakes):
     launch(fakes, *words, ENDS="0")
     assert log(fakes).count("python -m ddae_jax.main --preflight --coordinator=") == 2
     launch(fakes, *words, ENDS="3", status=3)
+
+
+def test_local_ends_those_who_wait_for_one_that_failed(fakes):
+    words = ("launch/local.sh", "2", "--config=digits")
+    told = launch(fakes, *words, FAILS="1", GRACE="1", status=5)
+    assert "a process has failed with status 5: the others are ended" in told
+    (waiting,) = (fakes / "waiting").read_text().split()
+    until(lambda: not pathlib.Path("/proc", waiting).exists())
+    assert "saved" not in log(fakes)
 
 
 def test_local_passes_a_signal_on(fakes):

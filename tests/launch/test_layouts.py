@@ -12,15 +12,15 @@ import pytest
 
 from ddae_jax.runtime.log import read_metrics
 from ddae_jax.tasks import TASKS
+from tests.tools import data_files, golden_values, layouts
 from tests.tools import fid as fid_tools
-from tests.tools import golden_values, layouts
 from tests.tools import runs as run_tools
 
 pytestmark = pytest.mark.slow
 
 OTHERS = ("2x2", "4x1")
-# `import`, `encode` have a test of their own; `prepare` needs a network.
-APART = ("preflight", "prepare", "import", "encode")
+# `import`, `encode`, `reid` have a test of their own; `prepare` needs a network.
+APART = ("preflight", "prepare", "import", "encode", "reid")
 # Weights after four steps differ by 1e-6 of themselves; a converged logistic head, and
 # what follows from it, by what its solver leaves.
 TOLERANCES = (
@@ -139,6 +139,37 @@ def test_import_and_encode_give_the_same_files(tmp_path):
         assert contents[layout].keys() == contents["1x4"].keys()
         for name, content in contents["1x4"].items():
             np.testing.assert_equal(contents[layout][name], content, err_msg=name)
+
+
+@pytest.mark.campaign
+def test_persons_are_found_alike(tmp_path):
+    """Two networks, sets that are joined, and a set that streams."""
+    persons = tmp_path / "persons"
+    data_files.write_persons(persons)
+    fields = (
+        "data.name=market1501",
+        f"data.folder={persons}",
+        "data.resident_bytes=0",
+        f"reid.more_training=('dukemtmc={persons}',)",
+        "reid.mutual=True",
+        "reid.identity_weight=1.0",
+        "reid.log_every=1",
+    )
+    rows = {}
+    for layout in layouts.LAYOUTS:
+        workdir = tmp_path / layout
+        layouts.run(
+            layout,
+            "--config=configs/reid_demo.py:test",
+            f"--workdir={workdir}",
+            "--task=reid",
+            *(f"--config.{field}" for field in fields),
+        )
+        assert json.loads((workdir / "reid.json").read_text())["train_persons"] == 12
+        rows[layout] = read_metrics(workdir / "reid")
+    for layout in OTHERS:
+        for ours, theirs in zip(rows[layout], rows["1x4"], strict=True):
+            np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=1e-4)
 
 
 def test_an_error_of_process_0_alone_ends_all(reference, tmp_path):

@@ -77,6 +77,7 @@ def test_every_config_is_tested():
     names = {given.partition(":")[0] for given in TESTED}
     names.add("dit_transfer")  # test_latents: its denoiser must be there before
     names.add("finetune")  # test_finetune: its tasks are others
+    names |= {"reid_demo", "market1501", "cuhk03"}  # test_reid: likewise
     assert names == {path.stem for path in CONFIGS.glob("*.py")}
 
 

@@ -39,8 +39,8 @@ LONG = (
 )
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 OFTEN = ("sample", "probe", "fid")  # of the others, in the campaign
-# `import` and `encode` need files (below); `prepare` needs a network.
-APART = {"import", "encode", "prepare"}
+# `import`, `encode` and `reid` need other data (below); `prepare` needs a network.
+APART = {"import", "encode", "prepare", "reid"}
 
 
 def cases():
@@ -83,6 +83,15 @@ def test_a_signal_is_one_line_where_files_are_read(tmp_path, number):
         f"--config.autoencoder.folder={vae}",
         "--config.data.channels=3",
     )
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("lines", [1, 2])
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_is_one_line_where_persons_are_found(tmp_path, lines, number):
+    ours = ("--config=configs/reid_demo.py:test", f"--workdir={tmp_path}")
+    endless = ("--config.reid.epochs=100000", "--config.reid.log_every=100")
+    is_stopped("reid", lines, number, *ours, "--task=reid", *endless)
 
 
 def is_stopped(task, lines, number, *words):

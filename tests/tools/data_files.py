@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 from PIL import Image
 
-from ddae_jax.data import arrays, cifar_archive
+from ddae_jax.data import arrays, cifar_archive, person_synthetic
 
 
 def encode_idx(array, type_code=8):
@@ -89,3 +89,41 @@ def write_arrays(folder, count=6, shape=(9, 7, 3)):
     for split in ("train", "test"):
         images = random.integers(0, 256, (count, *shape), np.uint8)
         arrays.write(folder, split, images, np.arange(count) % 2, ("cat", "dog"))
+
+
+PEOPLE = person_synthetic.People(
+    training=6, testing=4, family=2, cameras=2, images_each=2, distractors=3
+)
+"""A synthetic set of persons that takes no time."""
+
+
+def write_persons(folder, people=PEOPLE):
+    """In the layout of Market1501, with images of no person that are to be dropped."""
+    person_synthetic.write(folder, 8, people)
+    junk = folder / "bounding_box_test" / "-1_c1s1_000001_00.png"
+    Image.new("RGB", (8, 16)).save(junk)
+    (junk.parent / "Thumbs.db").write_bytes(b"none")  # as in the published archive
+
+
+def write_msmt17(folder, people=PEOPLE):
+    """In the layout of MSMT17."""
+    persons = folder / "persons"
+    person_synthetic.write(persons, 8, people)
+    for part, place, files in (
+        ("train", "train", "bounding_box_train"),
+        ("query", "test", "query"),
+        ("gallery", "test", "bounding_box_test"),
+    ):
+        lines = []
+        for number, path in enumerate(sorted((persons / files).iterdir())):
+            identity, camera = path.name[:4], path.name[6]
+            name = (
+                f"{identity}/{identity}_{number:03d}_0{camera}_0303morning_0015_0.png"
+            )
+            target = folder / place / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.exists():
+                raise FileExistsError(target)
+            path.rename(target)
+            lines.append(f"{name} {int(identity)}")
+        (folder / f"list_{part}.txt").write_text("\n".join(lines) + "\n")

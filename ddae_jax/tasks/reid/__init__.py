@@ -20,8 +20,8 @@ from ddae_jax.experiment import Experiment
 from ddae_jax.report import outcome
 from ddae_jax.runtime import checkpoint, log, parallel, processes
 from ddae_jax.tasks.reid import opening, saved, shown
-from ddae_jax.tasks.reid.features import Network, spread
-from ddae_jax.tasks.reid.training import ReidStep, Training, abstract_state
+from ddae_jax.tasks.reid.features import TrainedEmbedder, spread
+from ddae_jax.tasks.reid.training import ReidStep, ReidTraining, abstract_state
 from ddae_jax.train import loop
 from ddae_jax.train.feed import Feed
 from ddae_jax.train.plan import Every, Plan
@@ -47,7 +47,7 @@ def run(experiment: Experiment) -> None:
     outcome.write(experiment.workdir, settings.output, found)
 
 
-def _train(experiment: Experiment) -> tuple[Network, dict]:
+def _train(experiment: Experiment) -> tuple[TrainedEmbedder, dict]:
     """The trained network, and facts about its training."""
     settings = experiment.settings.reid
     train = opening.training_images(experiment)
@@ -91,9 +91,9 @@ def _train(experiment: Experiment) -> tuple[Network, dict]:
         keep=checkpoint.Keep(latest=1, best=False),
         lower="config.reid.learning_rate",
     )
-    state = loop.fit(folder, Training(recipe, feed, given, fixed), plan)
+    state = loop.fit(folder, ReidTraining(recipe, feed, given, fixed), plan)
     saved.write(folder, state)
-    network = Network(
+    network = TrainedEmbedder(
         embedder,
         state.params["first"],
         state.statistics["first"],
@@ -120,7 +120,7 @@ def _facts(
     }
 
 
-def _read(experiment: Experiment, query: PersonImages) -> tuple[Network, dict]:
+def _read(experiment: Experiment, query: PersonImages) -> tuple[TrainedEmbedder, dict]:
     """What was trained under config.reid.model, and facts about its training."""
     settings = experiment.settings.reid
     content = saved.find(experiment)
@@ -133,7 +133,7 @@ def _read(experiment: Experiment, query: PersonImages) -> tuple[Network, dict]:
     state = abstract_state(recipe, experiment.mesh, shape, given, fixed)
     folder = experiment.workdir / settings.model
     params, statistics = saved.read(folder, state, experiment.mesh)
-    network = Network(embedder, params, statistics, fixed, experiment.mesh)
+    network = TrainedEmbedder(embedder, params, statistics, fixed, experiment.mesh)
     facts = {
         "network": opened.title,
         "train_images": content["train_images"],

@@ -118,7 +118,7 @@ def table(
 
 
 def _re_ranked(
-    ask, queries: Sightings, images: distances.Images, nearest, how: ReRanking
+    ask, queries: Sightings, images: distances.StripedFeatures, nearest, how: ReRanking
 ) -> dict:
     """Ranks of the matches after re-ranking, by distance."""
     count = len(queries)
@@ -129,7 +129,7 @@ def _re_ranked(
         encoded[name] = re_ranking.encodings(found, pairs, how.k2)
         gallery[name] = scipy.sparse.csc_array(encoded[name][count:])
     ranks = {name: [] for name in nearest}
-    asked = distances.Images(images.whole[:count], images.stripes[:count])
+    asked = distances.StripedFeatures(images.whole[:count], images.stripes[:count])
     for start, found in distances.blocks(tuple(nearest), asked, images):
         for name, block in found.items():
             some = slice(start, start + len(block))
@@ -169,8 +169,8 @@ def pooled(queries: PersonFeatures) -> PersonFeatures:
     return PersonFeatures(whole, stripes, sightings)
 
 
-def _images(*parts: PersonFeatures) -> distances.Images:
-    return distances.Images(
+def _images(*parts: PersonFeatures) -> distances.StripedFeatures:
+    return distances.StripedFeatures(
         np.concatenate([part.whole for part in parts]),
         np.concatenate([part.stripes for part in parts]),
     )

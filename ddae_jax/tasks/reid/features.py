@@ -7,7 +7,6 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, PRNGKeyArray
 
-from ddae_jax.data import source as data_source
 from ddae_jax.data.person_images import PersonImages
 from ddae_jax.features.encode import evaluation_inputs
 from ddae_jax.runtime import compiler, log, parallel
@@ -15,7 +14,7 @@ from ddae_jax.tasks.reid.model import Embedder
 
 
 @dataclasses.dataclass(frozen=True)
-class Network:
+class TrainedEmbedder:
     """A trained network.
 
     Attributes:
@@ -32,7 +31,7 @@ class Network:
 
 
 def embed(
-    network: Network,
+    network: TrainedEmbedder,
     images: PersonImages,
     key: PRNGKeyArray,
     batch_size: int,
@@ -93,9 +92,4 @@ def spread(images: PersonImages, count: int) -> PersonImages:
     """So many images, evenly spread over the set; 0: all."""
     if not count or count >= len(images):
         return images
-    chosen = np.linspace(0, len(images) - 1, count).round().astype(int)
-    return PersonImages(
-        data_source.subset(images.source, chosen),
-        images.cameras[chosen],
-        [images.names[index] for index in chosen],
-    )
+    return images.subset(np.linspace(0, len(images) - 1, count).round().astype(int))

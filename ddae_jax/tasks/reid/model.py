@@ -145,7 +145,7 @@ class DenoiserBackbone:
         return self.denoiser.network.project(params)
 
 
-class Projection(nn.Module):
+class LinearProjection(nn.Module):
     """A linear map of every position, normalised over the batch.
 
     Features that are not trained get a trained global feature by it.
@@ -171,7 +171,7 @@ class Embedder:
     Attributes:
       backbone: gives the map.
       head: of the map.
-      projection: channels of a `Projection` between both; 0: none.
+      projection: channels of a `LinearProjection` between both; 0: none.
       frozen: the backbone's variables are in `fixed`.
     """
 
@@ -210,7 +210,7 @@ class Embedder:
         ).shape
         parts = {"head": (self.head, keys[1], shape)}
         if self.projection:
-            module = Projection(self.projection)
+            module = LinearProjection(self.projection)
             parts["projection"] = (module, keys[2], shape)
             parts["head"] = (self.head, keys[1], (*shape[:-1], self.projection))
         for name, (module, own, wanted) in parts.items():
@@ -238,7 +238,9 @@ class Embedder:
         """
         found, of_backbone = self._map(params, statistics, fixed, images, noise, train)
         after = {} if self.frozen else {"backbone": of_backbone}
-        modules = {"projection": Projection(self.projection)} if self.projection else {}
+        modules = (
+            {"projection": LinearProjection(self.projection)} if self.projection else {}
+        )
         for name, module in (modules | {"head": self.head}).items():
             variables = {"params": params[name], "batch_stats": statistics[name]}
             if train:

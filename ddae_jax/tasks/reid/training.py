@@ -156,7 +156,7 @@ class ReidStep:
         return ReidState(state.step + 1, params, after, opt_state), metrics
 
 
-class Training:
+class ReidTraining:
     """The training as a `loop.Trainer`.
 
     Attributes:

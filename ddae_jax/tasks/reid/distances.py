@@ -22,11 +22,7 @@ NAMES = ("global", "local", "summed")
 """Euclidean, of global features; the path's, of stripes; the sum of both."""
 
 
-<<<<<<< HEAD
-class Images(NamedTuple):
-=======
 class StripedFeatures(NamedTuple):
->>>>>>> wip-reidtask
     """Features of some images."""
 
     whole: Float[np.ndarray | Array, "images features"]
@@ -34,11 +30,7 @@ class StripedFeatures(NamedTuple):
 
 
 def blocks(
-<<<<<<< HEAD
-    names: Sequence[str], rows: Images, columns: Images
-=======
     names: Sequence[str], rows: StripedFeatures, columns: StripedFeatures
->>>>>>> wip-reidtask
 ) -> Iterator[tuple[int, dict[str, Float[Array, "some columns"]]]]:
     """Gives distances of all rows from all columns, telling how many rows are done.
 
@@ -50,15 +42,9 @@ def blocks(
     """
 
     def computed():
-<<<<<<< HEAD
-        others = Images(*map(jnp.asarray, columns))
-        for start, stop in re_ranking.blocks(len(rows.whole), len(columns.whole)):
-            some = Images(*(jnp.asarray(part[start:stop]) for part in rows))
-=======
         others = StripedFeatures(*map(jnp.asarray, columns))
         for start, stop in re_ranking.blocks(len(rows.whole), len(columns.whole)):
             some = StripedFeatures(*(jnp.asarray(part[start:stop]) for part in rows))
->>>>>>> wip-reidtask
             yield start, _all_pairs(tuple(names), some, others)
 
     return log.told("distances", len(rows.whole), computed())
@@ -80,11 +66,7 @@ def _all_pairs(names, rows, columns):
 @functools.partial(jax.jit, static_argnames="name")
 def of_pairs(
     name: str,
-<<<<<<< HEAD
-    images: Images,
-=======
     images: StripedFeatures,
->>>>>>> wip-reidtask
     i: Int[np.ndarray, "pairs"],
     j: Int[np.ndarray, "pairs"],
 ) -> Float[Array, "pairs"]:

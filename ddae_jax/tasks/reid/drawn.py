@@ -74,13 +74,16 @@ def galleries(
                 continue
             right = searched.identities[place] == person
             colour = RIGHT if right else WRONG
-            title = f"camera {searched.cameras[place]}"
+            # Not by colour alone: not everyone can tell these two apart.
+            mark = "\N{CHECK MARK}" if right else "\N{BALLOT X}"
+            title = f"{mark} camera {searched.cameras[place]}"
             found = searched.source.read([place])[0]
             tiles.append(Tile(found, title, colour, framed=True))
         rows.append(tiles)
     caption = (
         f"Queries (left) and their nearest images by {distance} distance, without "
-        "those of the person by the same camera; green: the same person"
+        "those of the person by the same camera; \N{CHECK MARK} green: the same person, "
+        "\N{BALLOT X} red: another"
     )
     return Picture(caption, gallery(rows, largest=0.9))
 

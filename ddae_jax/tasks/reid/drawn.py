@@ -82,8 +82,8 @@ def galleries(
         rows.append(tiles)
     caption = (
         f"Queries (left) and their nearest images by {distance} distance, without "
-        "those of the person by the same camera; \N{CHECK MARK} green: the same person, "
-        "\N{BALLOT X} red: another"
+        "those of the person by the same camera; \N{CHECK MARK} green: the same "
+        "person, \N{BALLOT X} red: another"
     )
     return Picture(caption, gallery(rows, largest=0.9))
 

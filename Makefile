@@ -1,6 +1,6 @@
 # make demo     the whole story on scikit-learn's digits: pre-train, sample, probe, report
 # make test     the tests
-# make test-all the same, the slow ones, and those against PyTorch and object stores,
+# make test-all the same; then the slow ones, and those against PyTorch and object stores,
 #               for which it installs more
 # make test-campaign  what takes longest: many kills, every layout of processes
 # make coverage the tests, and which lines they reach
@@ -27,10 +27,10 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python $(PYTEST) -m "not slow and not campaign"
 
-test-all: $(INSTALLED)
+test-all: test
 	$(BIN)/python -m pip install --quiet torch==2.13.0 s3fs==2026.9.0 \
 		"moto[server]==5.2.5" gcsfs==2026.10.1 gcp-storage-emulator==2026.7.19
-	$(BIN)/python $(PYTEST) -m "not campaign"
+	$(BIN)/python $(PYTEST) -m "slow and not campaign"
 
 test-campaign: $(INSTALLED)
 	$(BIN)/python $(PYTEST) -m campaign

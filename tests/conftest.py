@@ -51,5 +51,11 @@ _LONGEST = ("test_runs.py", "test_configs.py", "test_finetune.py", "test_sample.
 
 
 def pytest_collection_modifyitems(items):
-    """The longest files first: no worker is left with one of them at the end."""
+    """What compares with torch is run by make test-all, which installs it.
+
+    The longest files first: no worker is left with one of them at the end.
+    """
+    for item in items:
+        if "torch" in item.fixturenames:
+            item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: item.path.name not in _LONGEST)

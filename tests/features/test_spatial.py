@@ -18,6 +18,7 @@ from ddae_jax.models.uvit import UViT
 from tests.tools import dense as dense_tools
 
 torch = pytest.importorskip("torch", reason="torch is the reference here")
+pytestmark = pytest.mark.slow
 
 RNG = np.random.default_rng(0)
 

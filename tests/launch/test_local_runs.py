@@ -24,7 +24,7 @@ def start(*words):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_two_processes_pretrain_the_digits(tmp_path):
     process = start("--config=digits:test", "--task=pretrain", f"--workdir={tmp_path}")
     _, errors = process.communicate(timeout=500)

@@ -73,7 +73,7 @@ def test_the_second_run_compiles_nothing_and_is_bitwise_the_first(tmp_path):
     run_tools.assert_same_state(first, second)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_two_processes_share_programs_and_give_the_same(tmp_path):
     def run(workdir):
         done = subprocess.run(

@@ -67,6 +67,7 @@ def test_every_process_can_be_tested(name):
         assert np.isfinite(process.noise_level(draw(KEY, 50))).all()
 
 
+@pytest.mark.slow
 def test_the_schedule_is_the_published_one():
     torch = pytest.importorskip("torch")
     epochs, warmup, count, batch = 9, 3, 40, 16

@@ -101,7 +101,7 @@ def test_metrics_of_every_term_are_in_every_row(whole):
         assert row["contrastive/spread"] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_collapse_is_said_once_or_ends_the_run(images, tmp_path, caplog, capsys):
     rank = "--config.objectives.contrastive.collapse_rank=1e6"
     stop = "--config.objectives.contrastive.stop_on_collapse=True"

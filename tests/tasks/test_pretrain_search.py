@@ -138,7 +138,7 @@ def wait_for_search(process, workdir, tap="layer-1"):
         time.sleep(0.02)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_killed_search_goes_on_to_the_same_table(images, tmp_path):
     flags = (images, AUTO, STEPS.format(30), "--config.train.checkpoint_every=3")
     additions.pretrain(tmp_path / "whole", 1, *flags)

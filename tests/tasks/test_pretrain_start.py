@@ -184,7 +184,7 @@ def word(value):
     return value
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_eight_devices_that_share_the_parameters(plain, images, tmp_path):
     start = f"--config.train.start_from={plain}"
     sharded = ("--config.mesh.fsdp=8", start, SELF_CONDITIONED, *FROZEN)

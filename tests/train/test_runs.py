@@ -215,7 +215,7 @@ def test_a_set_that_streams_gives_the_losses_of_a_resident_one(tmp_path, referen
         )
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_two_processes_train_save_and_restore(tmp_path, reference):
     def both(steps):
         with socket.socket() as free:

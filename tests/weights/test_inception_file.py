@@ -16,6 +16,7 @@ from tests.tools import golden_values
 from tests.tools.inception_state import inception_state
 
 torch = pytest.importorskip("torch", reason="torch is the reference here")
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

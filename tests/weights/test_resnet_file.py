@@ -46,7 +46,7 @@ def test_the_classifier_is_left_out_or_taken_alone(state):
     jax.tree.map(np.testing.assert_array_equal, without, variables)
 
 
-def test_files_of_either_kind_are_read(state, tmp_path):
+def test_a_file_is_read(state, tmp_path):
     wanted = resnet.variables_from_torch(NETWORK, state)
     path = tmp_path / "resnet.safetensors"
     safetensors.numpy.save_file(state, path)
@@ -54,7 +54,11 @@ def test_files_of_either_kind_are_read(state, tmp_path):
     assert read.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     jax.tree.map(np.testing.assert_array_equal, read.variables, wanted)
 
-    torch = pytest.importorskip("torch", reason="torch writes the other file")
+
+@pytest.mark.slow
+def test_files_of_torch_are_read(state, tmp_path):
+    torch = pytest.importorskip("torch", reason="torch writes the file")
+    wanted = resnet.variables_from_torch(NETWORK, state)
     plain = tmp_path / "plain.pth"
     torch.save({f"module.{k}": torch.tensor(v) for k, v in state.items()}, plain)
     digits = hashlib.sha256(plain.read_bytes()).hexdigest()[:8]

@@ -60,6 +60,7 @@ def test_grids_are_matched_by_bilinear_interpolation(size):
     np.testing.assert_allclose(found, tools.bilinear(maps, size), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_larger_grids_are_those_of_pytorch():
     torch = pytest.importorskip("torch", reason="torch is the reference here")
     maps = RNG.standard_normal((2, 4, 3, 5)).astype(np.float32)

@@ -116,8 +116,8 @@ def test_loss_and_heads_are_those_of_moco_v3_in_pytorch():
     "network, tap, views, symmetric",
     [
         (tools.DIT, "layer-1", "weak", False),
-        pytest.param(tools.DIT, "layer-1", "weak", True, marks=pytest.mark.slow),
-        pytest.param(tools.UNET, "out_1", "edm", True, marks=pytest.mark.slow),
+        pytest.param(tools.DIT, "layer-1", "weak", True, marks=pytest.mark.campaign),
+        pytest.param(tools.UNET, "out_1", "edm", True, marks=pytest.mark.campaign),
     ],
 )
 def test_two_optimiser_steps_match_plain_code(network, tap, views, symmetric):

@@ -58,7 +58,7 @@ def test_weights_rise_linearly_over_their_share_of_the_training():
     assert Dispersive(weight=0.5).weight_at(jnp.float32(0)) == 0.5
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_weight_of_zero_trains_as_plain_training_does():
     batch, keys = tools.batch_of(), Keys.of(0)
     plain = tools.recipe_of(tools.DIT)

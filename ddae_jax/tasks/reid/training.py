@@ -200,6 +200,10 @@ class ReidTraining:
         """Of all parameters."""
         return optimizers.rate_at(self.recipe.optimizer, step)
 
+    def input_seconds(self) -> float:
+        """The feed's."""
+        return self.feed.seconds
+
     def flops(self) -> None:
         """Not counted."""
 

@@ -53,6 +53,7 @@ def load(
     resident_bytes: int = RESIDENT_BYTES,
     resize: str = image_ops.BICUBIC,
     everyone: bool = False,
+    fields: tuple[str, str] = ("config.data.name", "config.data.folder"),
 ) -> PersonImages:
     """Returns one part of a set.
 
@@ -63,14 +64,15 @@ def load(
       width: of the images; their height is twice that. None: as they are.
       everyone: labels stand for the persons of all parts; else for those of the
         training, or of query and gallery.
+      fields: where the user has named the set, and its folder, for errors.
 
     Raises:
       UserError: a folder or list that is missing or empty, a name that cannot be read;
-        names the file.
+        names field and file.
     """
     known = (person_synthetic.NAME, *SETS)
     if name not in known:
-        raise UserError(unknown("config.data.name", name, known))
+        raise UserError(unknown(fields[0], name, known))
     if not folder:
         if name == person_synthetic.NAME:
             return person_synthetic.part(
@@ -80,11 +82,14 @@ def load(
                 resident_bytes,
                 everyone,
             )
-        raise UserError(f"config.data.folder: set the folder that holds {name}")
+        raise UserError(f"{fields[1]}: set the folder that holds {name}")
     find = SETS.get(name, market_files)
     wanted = ("train",) if part == "train" else ("query", "gallery")
     wanted = PARTS if everyone else wanted
-    found = {each: find(pathlib.Path(folder), each) for each in wanted}
+    try:
+        found = {each: find(pathlib.Path(folder), each) for each in wanted}
+    except UserError as error:
+        raise UserError(f"{fields[1]}: {error}") from error
     identities = {file.identity for files in found.values() for file in files}
     return person_images.of_files(
         name,
@@ -121,13 +126,11 @@ def market_files(root: pathlib.Path, part: str) -> list[PersonFile]:
     """
     place = next((root / n for n in FOLDERS[part] if (root / n).is_dir()), None)
     if place is None:
-        raise UserError(
-            f"config.data.folder: {root} has no folder {' or '.join(FOLDERS[part])}"
-        )
+        raise UserError(f"{root} has no folder {' or '.join(FOLDERS[part])}")
     paths = sorted(p for p in place.iterdir() if p.suffix.lower() in EXTENSIONS)
     found = [file for path in paths if (file := _of_name(path)).identity != _JUNK]
     if not found:
-        raise UserError(f"config.data.folder: {place} holds no images of persons")
+        raise UserError(f"{place} holds no images of persons")
     return found
 
 
@@ -144,9 +147,7 @@ def msmt17_files(root: pathlib.Path, part: str) -> list[PersonFile]:
     """Lists a part of MSMT17, in the order of its list; errors as `load`."""
     folders = next((f for f in _MSMT_FOLDERS if (root / f[0]).is_dir()), None)
     if folders is None:
-        raise UserError(
-            f"config.data.folder: {root} has no folder train or mask_train_v2"
-        )
+        raise UserError(f"{root} has no folder train or mask_train_v2")
     path = root / _MSMT_LISTS[part]
     try:
         lines = path.read_text().splitlines()

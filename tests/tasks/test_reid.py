@@ -172,7 +172,7 @@ def test_features_of_a_denoiser(data, tmp_path, frozen):
         (("reid.resnet.weights=none.pth",), r"config\.reid\.resnet\.weights: there"),
         (("reid.more_training=('cuhk03',)",), r"'cuhk03' is not NAME=FOLDER"),
         (("reid.model=reid_none",), r"config\.reid\.model: .* nothing was trained"),
-        (("reid.folder=tests",), r"config\.data\.folder: tests has no folder query"),
+        (("reid.folder=tests",), r"config\.reid\.folder: tests has no folder query"),
         (("reid.margin=0.5",), r"config\.reid\.margin: .*with 0\.3, not 0\.5; name"),
         (("reid.decay_from=9",), r"config\.reid\.decay_from: 9, but reid\.epochs is"),
         (("reid.label_smoothing=0.1",), r"label_smoothing: reid\.identity_weight is 0"),

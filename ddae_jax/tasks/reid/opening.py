@@ -180,12 +180,13 @@ def training_images(experiment: Experiment) -> PersonImages:
     Raises:
       UserError: a set that is not there, or is damaged.
     """
+    field = "config.reid.more_training"
     parts = [part(experiment, "train")]
     for given in experiment.settings.reid.more_training:
         name, equals, folder = given.partition("=")
         if not equals:
-            raise UserError(f"config.reid.more_training: {given!r} is not NAME=FOLDER")
-        parts.append(_load(experiment, name, "train", folder))
+            raise UserError(f"{field}: {given!r} is not NAME=FOLDER")
+        parts.append(_load(experiment, name, "train", folder, fields=(field, field)))
     found = person_images.joined(parts)
     if experiment.settings.reid.drop_single:
         found = person_images.without_singles(found)
@@ -203,10 +204,11 @@ def own_part(experiment: Experiment, name: str) -> PersonImages:
     folder = experiment.settings.reid.folder
     if not folder:
         return part(experiment, name)
-    return _load(experiment, "market1501", name, folder)
+    fields = ("config.data.name", "config.reid.folder")
+    return _load(experiment, "market1501", name, folder, fields=fields)
 
 
-def _load(experiment, name, wanted, folder) -> PersonImages:
+def _load(experiment, name, wanted, folder, **options) -> PersonImages:
     data = experiment.settings.data
     return person_sets.load(
         name,
@@ -216,6 +218,7 @@ def _load(experiment, name, wanted, folder) -> PersonImages:
         channels=data.channels,
         resident_bytes=data.resident_bytes,
         resize=data.resize,
+        **options,
     )
 
 

@@ -5,6 +5,7 @@
 # make test-campaign  what takes longest: many kills, every layout of processes
 # make coverage the tests, and which lines they reach
 # make lint     format and style
+# make types    the types of what users call (installs mypy)
 # VENV=DIR puts the environment elsewhere; SHORT=1 makes the demo take seconds.
 
 VENV ?= .venv
@@ -16,7 +17,7 @@ INSTALLED := $(VENV)/.installed
 VARIANT := $(if $(SHORT),test)
 WORKDIR := runs/digits$(addprefix -,$(VARIANT))
 
-.PHONY: demo test test-all test-campaign coverage lint install
+.PHONY: demo test test-all test-campaign coverage lint types install
 
 PYTEST := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -41,6 +42,10 @@ coverage: $(INSTALLED)
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+types: $(INSTALLED)
+	test -x $(BIN)/mypy || $(BIN)/python -m pip install --quiet mypy==2.4.1
+	$(BIN)/python -m mypy
 
 install: $(INSTALLED)
 

@@ -216,7 +216,7 @@ class Model:
         """
         if (train is None) != (test is None):
             raise UserError("probe: give both train and test, or neither")
-        if train is None:
+        if train is None or test is None:
             return probe_workdir(self.experiment, fields)
         return probe_arrays(self.experiment, self.trained, train, test, fields)
 

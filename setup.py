@@ -69,6 +69,12 @@ setup(
         "s3": ["s3fs>=2026.9"],
         "torch": TORCH,  # to read and write PyTorch checkpoints
         "bench": [*TORCH, "diffusers>=0.35"],
+        "docs": [
+            "mkdocs==1.6.1",
+            "mkdocs-material==9.8.2",
+            "mkdocstrings==1.0.8",
+            "mkdocstrings-python==2.0.11",
+        ],
         "dev": [*TEST, "mypy==2.4.1", "ruff>=0.14"],
     },
     entry_points={"console_scripts": ["ddae = ddae_jax.main:main"]},

@@ -5,6 +5,8 @@
 # make test-campaign  what takes longest: many kills, every layout of processes
 # make coverage the tests, and which lines they reach
 # make lint     format and style
+# make types    the types of what users call (installs mypy)
+# make docs     the documentation as a site, site/index.html (installs mkdocs)
 # VENV=DIR puts the environment elsewhere; SHORT=1 makes the demo take seconds.
 
 VENV ?= .venv
@@ -16,7 +18,7 @@ INSTALLED := $(VENV)/.installed
 VARIANT := $(if $(SHORT),test)
 WORKDIR := runs/digits$(addprefix -,$(VARIANT))
 
-.PHONY: demo test test-all test-campaign coverage lint install
+.PHONY: demo test test-all test-campaign coverage lint types docs install
 
 PYTEST := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -41,6 +43,18 @@ coverage: $(INSTALLED)
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+types: $(INSTALLED)
+	test -x $(BIN)/mypy || $(BIN)/python -m pip install --quiet mypy==2.4.1
+	$(BIN)/python -m mypy
+
+docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet mkdocs==1.6.1 mkdocs-material==9.8.2 \
+		mkdocstrings==1.0.8 mkdocstrings-python==2.0.11
+	rm -rf build/docs && mkdir -p build/docs/benchmarks
+	cp -r README.md RESULTS.md CONTRIBUTING.md docs build/docs
+	cp benchmarks/README.md build/docs/benchmarks
+	$(BIN)/python -m mkdocs build --strict
 
 install: $(INSTALLED)
 

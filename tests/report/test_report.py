@@ -1,5 +1,7 @@
 """The report: one page that stands alone, whatever the workdir holds."""
 
+import base64
+import hashlib
 import html.parser
 import json
 import pathlib
@@ -25,10 +27,12 @@ class Checker(html.parser.HTMLParser):
     def __init__(self):
         super().__init__()
         self.open, self.sources, self.text = [], [], []
+        self.scripts = 0
 
     def handle_starttag(self, tag, attrs):
         self.sources += [value for key, value in attrs if key in ("src", "href")]
-        assert tag not in ("script", "link")
+        assert tag != "link"
+        self.scripts += tag == "script"
         if tag not in VOID:
             self.open.append(tag)
 
@@ -44,7 +48,7 @@ def read_page(workdir):
     checker = Checker()
     checker.feed(html)
     checker.close()
-    assert not checker.open
+    assert not checker.open and checker.scripts == 1
     assert all(source.startswith("data:image/") for source in checker.sources)
     assert not re.search(r"url\(|@import", html)
     return html, " ".join(checker.text), checker.sources
@@ -185,6 +189,25 @@ def test_accuracy_figure_takes_the_best_held_out_tap():
     np.testing.assert_allclose(chosen.get_ydata(), [80])
     np.testing.assert_allclose(baseline.get_ydata(), [40, 40])
     assert curves.accuracy_figure(cells[:1], None, {}) is None
+
+
+def test_sections_stand_in_their_tabs_and_the_page_runs_its_own_script_alone():
+    sections = [
+        page.PageSection("<late>", [page.Paragraph("</script>")], "Evaluation"),
+        page.PageSection("", [page.Paragraph("always")]),
+        page.PageSection("early", [page.Paragraph("first")], "Training"),
+    ]
+    html = page.render("", "", sections)
+    tabs = re.findall(r'role="tab" id="[^"]*" aria-controls="(\w+)"', html)
+    assert tabs == re.findall(r'role="tabpanel" id="(\w+)"', html)
+    assert tabs == ["training", "evaluation"]
+    places = [html.index(text) for text in ("always", "tablist", "early", "&lt;late")]
+    assert places == sorted(places) and "<late>" not in html
+    # Without JavaScript and in print all panels are open: only the script hides them.
+    assert not re.search(r"tabpanel[^>]*hidden", html)
+    script = html.split("<script>")[1].split("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in html
 
 
 def test_table_aligns_numbers_and_escapes():

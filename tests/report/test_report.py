@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ddae_jax.errors import UserError
 from ddae_jax.report import figures as curves
 from ddae_jax.report import outcome, page, provenance_sections, wording
 from ddae_jax.settings import schema
@@ -291,3 +292,39 @@ def test_the_report_floor_imports_no_task():
 
 def test_a_folder_that_is_no_checkout_has_no_commit(tmp_path):
     assert provenance_sections.git_commit(tmp_path) is None
+
+
+def test_runs_are_compared_side_by_side(full, config, tmp_path_factory):
+    other = tmp_path_factory.mktemp("run<b>")
+    (other / "config.json").write_text("{}")
+    (other / "metrics.jsonl").write_text('{"step": 7, "loss": 0.25}')
+    found = outcome.Outcome("Distance", "FID 12.5", {}, {}, ("a",), [(1,)])
+    outcome.write(other, "fid", found)
+    config.report.compare = (str(other), str(full))  # itself counts once
+    task.run(experiment_of(config, full))
+    html = read_page(full)[0].split('id="comparison"')[1]
+    table = html.split("</table>")[0]
+    assert "run&lt;b&gt;" in table and table.count("<th") - table.count("<thead") == 3
+    cells = dict.fromkeys(re.findall("<tr>(<td.*)</tr>", table))
+    rows = [re.findall("<td[^>]*>([^<]*)</td>", row) for row in cells]
+    assert ["optimiser steps", "50", "7"] in rows
+    assert ["last loss", "0.01961", "0.25"] in rows
+    assert ["linear probe, test accuracy", "98.1 %", "–"] in rows
+    assert ["fid", "–", "FID 12.5"] in rows
+    assert "loss of each run over training" in html
+
+
+def test_overlaid_curves_are_those_of_each_run():
+    runs = {"a": [{"step": 1, "loss": 2.0}], "b": [{"step": 3, "loss": 4.0}], "c": []}
+    axis = curves.overlaid_figure(runs, "loss").axes[0]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["a", "b"]
+    assert curves.overlaid_figure({"c": []}, "loss") is None
+
+
+@pytest.mark.parametrize("name", ["nowhere", "empty"])
+def test_what_is_no_run_cannot_be_compared(full, config, name):
+    (full / "empty").mkdir()
+    config.report.compare = (str(full / name),)
+    with pytest.raises(UserError, match="^config.report.compare: .*" + name) as raised:
+        task.run(experiment_of(config, full))
+    assert "\n" not in str(raised.value) and not (full / "report.html").exists()

@@ -9,6 +9,6 @@ from ddae_jax.settings.fields import setting
 class ReportSettings:
     """What the task report shows beside the workdir."""
 
-    compare: tuple[str, ...] = setting(
-        (), "workdirs of other runs, shown beside this one", lengths=(0, 16)
+    compare: str = setting(
+        "", "workdirs of other runs, shown beside this one: A or A,B"
     )

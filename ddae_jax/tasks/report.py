@@ -55,7 +55,7 @@ def _write(experiment: Experiment) -> None:
                 settings.title,
                 subtitle,
                 plain.of_settings(settings),
-                settings.report.compare,
+                [path for path in settings.report.compare.split(",") if path],
             )
         )
     logging.info("report: %s", path.resolve())

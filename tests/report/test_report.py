@@ -300,7 +300,7 @@ def test_runs_are_compared_side_by_side(full, config, tmp_path_factory):
     (other / "metrics.jsonl").write_text('{"step": 7, "loss": 0.25}')
     found = outcome.Outcome("Distance", "FID 12.5", {}, {}, ("a",), [(1,)])
     outcome.write(other, "fid", found)
-    config.report.compare = (str(other), str(full))  # itself counts once
+    config.report.compare = f"{other},{full}"  # itself counts once
     task.run(experiment_of(config, full))
     html = read_page(full)[0].split('id="comparison"')[1]
     table = html.split("</table>")[0]
@@ -324,7 +324,7 @@ def test_overlaid_curves_are_those_of_each_run():
 @pytest.mark.parametrize("name", ["nowhere", "empty"])
 def test_what_is_no_run_cannot_be_compared(full, config, name):
     (full / "empty").mkdir()
-    config.report.compare = (str(full / name),)
+    config.report.compare = str(full / name)
     with pytest.raises(UserError, match="^config.report.compare: .*" + name) as raised:
         task.run(experiment_of(config, full))
     assert "\n" not in str(raised.value) and not (full / "report.html").exists()

@@ -164,6 +164,28 @@ def loss_figure(records: Sequence[Record]) -> Figure | None:
     )
 
 
+def overlaid_figure(runs: Mapping[str, Sequence[Record]], name: str) -> Figure | None:
+    """One logged quantity of several runs over steps; None where none logged it.
+
+    Args:
+      runs: label -> its log, one mapping per logged step.
+      name: of the quantity.
+    """
+    present = {
+        label: rows for label, rows in runs.items() if len(series(rows, name)[0])
+    }
+    if not present:
+        return None
+    figure, (axis,) = new_figure(height=3.4)
+    for position, (label, rows) in enumerate(present.items()):
+        _draw(axis, rows, name, label, shade(position, len(present)))
+    _logarithmic(axis)
+    axis.set_xlabel("optimiser step")
+    axis.set_ylabel(name)
+    legend(axis)
+    return figure
+
+
 def norm_figure(records: Sequence[Record]) -> Figure | None:
     """Global norms of gradient, parameters and update over steps; None without."""
     names = ("gradient_norm", "parameter_norm", "update_norm")

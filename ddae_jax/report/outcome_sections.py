@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from ddae_jax.report import outcome, page
 from ddae_jax.runtime.files import read_json
 
+_TAB = "Evaluation"
+
 
 def sections(
     workdir: pathlib.Path, order: Sequence[str] = ()
@@ -37,14 +39,14 @@ def section(workdir: pathlib.Path, name: str) -> page.PageSection | None:
         return _section(workdir, name, content)
     except (AttributeError, KeyError, TypeError, ValueError):
         reason = f"{name}.json: it is not as this version writes it"
-        return page.PageSection(name, [page.Paragraph(reason)])
+        return page.PageSection(name, [page.Paragraph(reason)], _TAB)
 
 
 def _section(workdir: pathlib.Path, name: str, content: dict) -> page.PageSection:
     layout = content[outcome.LAYOUT]
     if layout.get("version", 0) > outcome.VERSION:
         newer = f"{name}.json: written by a newer version of ddae_jax"
-        return page.PageSection(layout["title"], [page.Paragraph(newer)])
+        return page.PageSection(layout["title"], [page.Paragraph(newer)], _TAB)
     blocks = [page.Paragraph(content["summary"])]
     if layout["note"]:
         blocks.append(page.Paragraph(layout["note"]))
@@ -62,4 +64,4 @@ def _section(workdir: pathlib.Path, name: str, content: dict) -> page.PageSectio
     blocks.append(page.Table(list(layout["headers"]), rows))
     how = page.Facts(dict(content["protocol"]))
     blocks.append(page.Folded("How it was measured", [how]))
-    return page.PageSection(str(layout["title"]), blocks)
+    return page.PageSection(str(layout["title"]), blocks, _TAB)

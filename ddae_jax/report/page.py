@@ -5,6 +5,7 @@ A block holds data and names its template; templates escape all that they are gi
 
 import base64
 import dataclasses
+import hashlib
 import io
 import pathlib
 import re
@@ -12,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image, UnidentifiedImageError
 
@@ -21,6 +23,8 @@ from ddae_jax.report.wording import number
 _CSS_PIXELS_PER_INCH = 96
 # Half of the page's width: what is wider gets a row of its own.
 _COLUMN = 470
+TABS = ("Training", "Samples", "Features", "Evaluation", "Comparison", "Provenance")
+"""In the order of the page; one without sections is left out."""
 _NUMERIC = re.compile(r"–?|[-+]?[\d.,]+(e[-+]?\d+)?( %)?( ± [\d.]+)?|-?inf|nan")
 
 
@@ -165,10 +169,12 @@ class PageSection:
 
     Attributes:
       title: empty for blocks that stand on the page itself.
+      tab: of TABS; empty for what stands above them all.
     """
 
     title: str
     blocks: Sequence[PageBlock]
+    tab: str = ""
 
 
 def figure(drawing: Figure, alt: str, caption: str = "") -> EmbeddedImage:
@@ -207,7 +213,7 @@ def render(title: str, subtitle: str, sections: Sequence[PageSection]) -> str:
 
     Args:
       title, subtitle: plain text.
-      sections: in the order of the page.
+      sections: in the order of the page, within each tab.
     """
     environment = Environment(
         loader=PackageLoader("ddae_jax.report"),
@@ -217,5 +223,15 @@ def render(title: str, subtitle: str, sections: Sequence[PageSection]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    template = environment.get_template("page.html")
-    return template.render(title=title, subtitle=subtitle, sections=sections)
+    script, _, _ = environment.loader.get_source(environment, "page.js")
+    # The policy of the page lets exactly this script run, whatever a name may hold.
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    tabs = [(tab, [part for part in sections if part.tab == tab]) for tab in TABS]
+    return environment.get_template("page.html").render(
+        title=title,
+        subtitle=subtitle,
+        above=[part for part in sections if not part.tab],
+        tabs=[(tab, inside) for tab, inside in tabs if inside],
+        script=Markup(script),
+        script_hash=f"sha256-{digest}",
+    )

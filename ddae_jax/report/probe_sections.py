@@ -7,6 +7,7 @@ from ddae_jax.report import figures, page
 from ddae_jax.report.wording import noise_levels, number, percent, short
 from ddae_jax.runtime.files import read_json
 
+_TAB = "Features"
 _TITLES = {
     "ridge": "Ridge probe",
     "knn": "Nearest neighbours",
@@ -62,7 +63,7 @@ def probe_figures(workdir: pathlib.Path) -> page.PageSection | None:
     probe = read_json(workdir / "probe.json")
     if not probe:
         missing = page.Missing("linear probe", "probe")
-        return page.PageSection("Linear probe", [missing])
+        return page.PageSection("Linear probe", [missing], _TAB)
     blocks = []
     heat_map = workdir / "probe.png"
     if heat_map.is_file():
@@ -80,7 +81,7 @@ def probe_figures(workdir: pathlib.Path) -> page.PageSection | None:
     if not blocks:
         return None
     title = _TITLES.get((probe.get("protocol") or {}).get("classifier"), "Linear probe")
-    return page.PageSection(title, [page.Row(blocks)])
+    return page.PageSection(title, [page.Row(blocks)], _TAB)
 
 
 def comparison(workdir: pathlib.Path) -> page.PageSection | None:
@@ -111,7 +112,9 @@ def comparison(workdir: pathlib.Path) -> page.PageSection | None:
     } | (probe.get("protocol") or {})
     if protocol:
         blocks.append(page.Folded("How it was measured", [page.Facts(protocol)]))
-    return page.PageSection("Comparison", blocks) if blocks else None
+    return (
+        page.PageSection("Comparison with baselines", blocks, _TAB) if blocks else None
+    )
 
 
 def other_probes(workdir: pathlib.Path) -> page.PageSection | None:
@@ -142,7 +145,7 @@ def other_probes(workdir: pathlib.Path) -> page.PageSection | None:
         "tap and noise level",
         "test accuracy",
     )
-    return page.PageSection("Other probes", [page.Table(headers, rows)])
+    return page.PageSection("Other probes", [page.Table(headers, rows)], _TAB)
 
 
 def probe_cells(workdir: pathlib.Path) -> page.PageSection | None:
@@ -170,4 +173,4 @@ def probe_cells(workdir: pathlib.Path) -> page.PageSection | None:
     headers = ("tap", "time", "noise level", "held-out", "test")
     content = page.Table(headers, rows, chosen=same[0] if same else None)
     folded = page.Folded(f"{len(rows)} cells", [content])
-    return page.PageSection("Every tap and time", [folded])
+    return page.PageSection("Every tap and time", [folded], _TAB)

@@ -14,6 +14,7 @@ import ddae_jax
 from ddae_jax.report import page
 from ddae_jax.runtime.files import read_json
 
+_TAB = "Provenance"
 _PACKAGES = ("ddae_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -30,7 +31,7 @@ def commands(workdir: pathlib.Path, config: Mapping) -> page.PageSection:
     content = read_json(workdir / "config.json") or dict(config)
     shown = page.Preformatted(json.dumps(content, indent=2, default=str))
     blocks.append(page.Folded("config.json", [shown]))
-    return page.PageSection("Command and config", blocks)
+    return page.PageSection("Command and config", blocks, _TAB)
 
 
 def versions() -> page.PageSection:
@@ -49,7 +50,7 @@ def versions() -> page.PageSection:
     facts["devices"] = ", ".join(
         f"{kinds.count(kind)} x {kind}" for kind in dict.fromkeys(kinds)
     )
-    return page.PageSection("Versions", [page.Facts(facts)])
+    return page.PageSection("Versions", [page.Facts(facts)], _TAB)
 
 
 def git_commit(root: pathlib.Path) -> str | None:

@@ -14,7 +14,8 @@ def training(workdir: pathlib.Path) -> page.PageSection:
     rows = log.read_metrics(workdir)
     loss = figures.loss_figure(rows)
     if loss is None:
-        return page.PageSection("Training", [page.Missing("training log", "pretrain")])
+        missing = page.Missing("training log", "pretrain")
+        return page.PageSection("Training", [missing], "Training")
     last = rows[-1]
     facts = {"steps": last["step"], "last loss": last.get("loss")}
     for name, label in (
@@ -32,7 +33,8 @@ def training(workdir: pathlib.Path) -> page.PageSection:
         (figures.speed_figure(rows), "images per second over training"),
     ]
     blocks = [page.figure(curve, alt) for curve, alt in drawn if curve is not None]
-    return page.PageSection("Training", [page.Row(blocks), page.Facts(facts)])
+    shown = [page.Row(blocks), page.Facts(facts)]
+    return page.PageSection("Training", shown, "Training")
 
 
 def samples(workdir: pathlib.Path) -> page.PageSection:
@@ -52,4 +54,5 @@ def samples(workdir: pathlib.Path) -> page.PageSection:
             for path, step in zip(grids, steps, strict=True)
         ]
         blocks.append(page.Row(shown, small=True))
-    return page.PageSection("Samples", blocks or [page.Missing("samples", "sample")])
+    shown = blocks or [page.Missing("samples", "sample")]
+    return page.PageSection("Samples", shown, "Samples")

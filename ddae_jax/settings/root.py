@@ -23,6 +23,7 @@ from ddae_jax.settings.preflight import PreflightSettings
 from ddae_jax.settings.probe import ProbeSettings
 from ddae_jax.settings.profile import ProfileSettings
 from ddae_jax.settings.reid import ReidSettings
+from ddae_jax.settings.report import ReportSettings
 from ddae_jax.settings.sample import SampleSettings
 from ddae_jax.settings.source_search import SourceSearchSettings
 from ddae_jax.settings.track import TrackSettings
@@ -79,6 +80,7 @@ class Settings:
     finetune: FinetuneSettings = FinetuneSettings()
     noisy_classifier: NoisyClassifierSettings = NoisyClassifierSettings()
     reid: ReidSettings = ReidSettings()
+    report: ReportSettings = ReportSettings()
     import_weights: ImportSettings = ImportSettings()
     export: ExportSettings = ExportSettings()
     autoencoder: AutoencoderSettings = AutoencoderSettings()

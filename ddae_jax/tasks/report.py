@@ -1,12 +1,13 @@
 """Writes report.html: one self-contained page about everything in a workdir."""
 
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from absl import logging
 
 from ddae_jax.experiment import Experiment
 from ddae_jax.report import (
+    comparison_sections,
     outcome_sections,
     page,
     probe_sections,
@@ -54,21 +55,34 @@ def _write(experiment: Experiment) -> None:
                 settings.title,
                 subtitle,
                 plain.of_settings(settings),
+                [path for path in settings.report.compare.split(",") if path],
             )
         )
     logging.info("report: %s", path.resolve())
 
 
-def build(workdir: pathlib.Path, title: str, subtitle: str, config: Mapping) -> str:
+def build(
+    workdir: pathlib.Path,
+    title: str,
+    subtitle: str,
+    config: Mapping,
+    compare: Sequence[str] = (),
+) -> str:
     """The page about a workdir, as HTML.
 
     Args:
       title, subtitle: plain text.
       config: shown where the workdir has no config.json.
+      compare: workdirs of other runs.
+
+    Raises:
+      UserError: one to compare is no workdir.
     """
+    runs = comparison_sections.others(workdir, compare)
     found = [section(workdir) for section in SECTIONS]
     sections = [section for section in found if section is not None]
     sections += outcome_sections.sections(workdir, tuple(TASKS))
+    sections += comparison_sections.sections(runs)
     sections.append(provenance_sections.commands(workdir, config))
     sections.append(provenance_sections.versions())
     return page.render(title, subtitle, sections)

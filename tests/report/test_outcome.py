@@ -110,9 +110,9 @@ def change(workdir, **layout):
 def test_what_cannot_be_shown_is_said(written):
     secret = written.parent / "secret.png"
     secret.write_bytes(png())
-    file = {"caption": "hidden", "pixels": False, "file": "../secret.png"}
+    file = {"caption": "a secret", "pixels": False, "file": "../secret.png"}
     change(written, pictures=[file])
-    assert "hidden" not in show(written)
+    assert "a secret" not in show(written)
     change(written, rows=[[1]])
     assert "fid.json: it is not as this version writes it" in show(written)
     change(written, version=99)

@@ -1,5 +1,7 @@
 """The report: one page that stands alone, whatever the workdir holds."""
 
+import base64
+import hashlib
 import html.parser
 import json
 import pathlib
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ddae_jax.errors import UserError
 from ddae_jax.report import figures as curves
 from ddae_jax.report import outcome, page, provenance_sections, wording
 from ddae_jax.settings import schema
@@ -25,10 +28,12 @@ class Checker(html.parser.HTMLParser):
     def __init__(self):
         super().__init__()
         self.open, self.sources, self.text = [], [], []
+        self.scripts = 0
 
     def handle_starttag(self, tag, attrs):
         self.sources += [value for key, value in attrs if key in ("src", "href")]
-        assert tag not in ("script", "link")
+        assert tag != "link"
+        self.scripts += tag == "script"
         if tag not in VOID:
             self.open.append(tag)
 
@@ -44,7 +49,7 @@ def read_page(workdir):
     checker = Checker()
     checker.feed(html)
     checker.close()
-    assert not checker.open
+    assert not checker.open and checker.scripts == 1
     assert all(source.startswith("data:image/") for source in checker.sources)
     assert not re.search(r"url\(|@import", html)
     return html, " ".join(checker.text), checker.sources
@@ -187,6 +192,27 @@ def test_accuracy_figure_takes_the_best_held_out_tap():
     assert curves.accuracy_figure(cells[:1], None, {}) is None
 
 
+def test_sections_stand_in_their_tabs_and_the_page_runs_its_own_script_alone():
+    sections = [
+        page.PageSection("<late>", [page.Paragraph("</script>")], "Evaluation"),
+        page.PageSection("", [page.Paragraph("always")]),
+        page.PageSection("early", [page.Paragraph("first")], "Training"),
+    ]
+    html = page.render("", "", sections)
+    tabs = re.findall(r'role="tab" id="[^"]*" aria-controls="(\w+)"', html)
+    assert tabs == re.findall(r'role="tabpanel" id="(\w+)"', html)
+    assert tabs == ["training", "evaluation"]
+    places = [
+        html.index(text) for text in ("always<", 'id="tabs"', ">early<", "&lt;late")
+    ]
+    assert places == sorted(places) and "<late>" not in html
+    # Without JavaScript and in print all panels are open: only the script hides them.
+    assert not re.search(r"tabpanel[^>]*hidden", html)
+    script = html.split("<script>")[1].split("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in html
+
+
 def test_table_aligns_numbers_and_escapes():
     table = page.Table(("name", "value"), [("<a>", 0.123456), ("b", 2)], chosen=1)
     text = page.render("<title>", "", [page.PageSection("", [table])])
@@ -266,3 +292,39 @@ def test_the_report_floor_imports_no_task():
 
 def test_a_folder_that_is_no_checkout_has_no_commit(tmp_path):
     assert provenance_sections.git_commit(tmp_path) is None
+
+
+def test_runs_are_compared_side_by_side(full, config, tmp_path_factory):
+    other = tmp_path_factory.mktemp("run<b>")
+    (other / "config.json").write_text("{}")
+    (other / "metrics.jsonl").write_text('{"step": 7, "loss": 0.25}')
+    found = outcome.Outcome("Distance", "FID 12.5", {}, {}, ("a",), [(1,)])
+    outcome.write(other, "fid", found)
+    config.report.compare = f"{other},{full}"  # itself counts once
+    task.run(experiment_of(config, full))
+    html = read_page(full)[0].split('id="comparison"')[1]
+    table = html.split("</table>")[0]
+    assert "run&lt;b&gt;" in table and table.count("<th") - table.count("<thead") == 3
+    cells = dict.fromkeys(re.findall("<tr>(<td.*)</tr>", table))
+    rows = [re.findall("<td[^>]*>([^<]*)</td>", row) for row in cells]
+    assert ["optimiser steps", "50", "7"] in rows
+    assert ["last loss", "0.01961", "0.25"] in rows
+    assert ["linear probe, test accuracy", "98.1 %", "–"] in rows
+    assert ["fid", "–", "FID 12.5"] in rows
+    assert "loss of each run over training" in html
+
+
+def test_overlaid_curves_are_those_of_each_run():
+    runs = {"a": [{"step": 1, "loss": 2.0}], "b": [{"step": 3, "loss": 4.0}], "c": []}
+    axis = curves.overlaid_figure(runs, "loss").axes[0]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["a", "b"]
+    assert curves.overlaid_figure({"c": []}, "loss") is None
+
+
+@pytest.mark.parametrize("name", ["nowhere", "empty"])
+def test_what_is_no_run_cannot_be_compared(full, config, name):
+    (full / "empty").mkdir()
+    config.report.compare = str(full / name)
+    with pytest.raises(UserError, match="^config.report.compare: .*" + name) as raised:
+        task.run(experiment_of(config, full))
+    assert "\n" not in str(raised.value) and not (full / "report.html").exists()

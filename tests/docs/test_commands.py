@@ -27,6 +27,10 @@ PROGRAM = re.compile(
 PLACEHOLDERS = {
     r"^--config=\.\.\.$": "--config=digits",
     r"^--workdir=\w+://\w+/": "--workdir=",
+    # docs/own_parts.md registers these; test_own_parts_doc.py does so and runs them.
+    r"^--config\.imports=mine$": "--config.imports=json",
+    r"^--config\.network\.name=plain$": "--config.network.name=unet",
+    r"^--config\.data\.name=stripes$": "--config.data.name=digits",
 }
 
 

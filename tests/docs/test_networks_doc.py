@@ -57,6 +57,7 @@ def test_self_conditioning_has_a_row_of_every_size():
     assert list(rows(self_conditioning.HEADER)) == list(self_conditioning.SIZES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", self_conditioning.SIZES)
 def test_self_conditioning_costs_at_most_a_hundredth(name):
     *_, parameters, more, share, _, flops = rows(self_conditioning.HEADER)[name]

@@ -54,6 +54,7 @@ def test_two_processes_that_are_stopped_save_and_go_on(tmp_path):
     assert f"resuming from step {stopped}" in errors
 
 
+@pytest.mark.slow
 def test_a_refused_preflight_is_one_line_of_each(tmp_path):
     words = run_tools.pretraining(tmp_path, 4, "--config.preflight.devices=16")
     process = start(*words)

@@ -154,6 +154,7 @@ def test_without_channels_the_scale_is_the_autoencoders(root, vae, folder):
     assert (workdir / "latents" / "train_00000.npy").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_samples_are_decoded_from_what_was_trained(trained, folder):
     with np.load(trained / "samples.npz") as samples:
         shape = samples["arr_0"].shape

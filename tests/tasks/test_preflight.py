@@ -189,6 +189,7 @@ def test_the_sum_over_all_devices_is_checked():
     assert measured.right and measured.devices == jax.device_count()
 
 
+@pytest.mark.slow
 def test_processes_that_differ_and_one_that_never_comes(tmp_path):
     """Real processes: one line each, within the limit, status 2."""
     port = f"--coordinator=localhost:{free_port()}"

@@ -78,10 +78,8 @@ def test_killed_three_times_and_resumed_is_bitwise_the_same(tmp_path, reference_
     assert list(losses(tmp_path)) == list(range(1, STEPS + 1))
 
 
-@pytest.mark.parametrize(
-    ("number", "status"),
-    [pytest.param("SIGTERM", 0, marks=pytest.mark.slow), ("SIGINT", 130)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [("SIGTERM", 0), ("SIGINT", 130)])
 def test_a_signal_saves_and_says_so(tmp_path, reference_state, number, status):
     flags = run_tools.pretraining(tmp_path, STEPS * 1000, *IMAGES)
     process = run_tools.start(*flags)

@@ -23,13 +23,8 @@ def cosines(predicted, target):
     return (predicted * target).sum(-1) / lengths[0] / lengths[1]
 
 
-@pytest.mark.parametrize(
-    "features",
-    [
-        pytest.param(MAPS, id="maps", marks=pytest.mark.slow),
-        pytest.param(POOLED, id="pooled"),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("features", [MAPS, POOLED], ids=["maps", "pooled"])
 def test_two_optimiser_steps_match_plain_code(features):
     recipe = tools.recipe_of(tools.DIT, ("alignment", TERM), flip=True)
 

@@ -115,7 +115,7 @@ def test_loss_and_heads_are_those_of_moco_v3_in_pytorch():
 @pytest.mark.parametrize(
     "network, tap, views, symmetric",
     [
-        (tools.DIT, "layer-1", "weak", False),
+        pytest.param(tools.DIT, "layer-1", "weak", False, marks=pytest.mark.slow),
         pytest.param(tools.DIT, "layer-1", "weak", True, marks=pytest.mark.campaign),
         pytest.param(tools.UNET, "out_1", "edm", True, marks=pytest.mark.campaign),
     ],

@@ -88,6 +88,7 @@ def test_the_gradient_at_equal_features_is_finite(form):
         assert jnp.isfinite(value) and jnp.isfinite(gradient).all()
 
 
+@pytest.mark.slow
 def test_two_optimiser_steps_match_plain_code():
     objective = Dispersive(on=True, weight=2.0, warmup=0.5, temperature=0.7)
     recipe = tools.recipe_of(tools.DIT, ("dispersive", objective), flip=True)

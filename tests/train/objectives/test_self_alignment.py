@@ -25,6 +25,7 @@ def smooth_l1(difference, bend):
     return jnp.where(jnp.abs(difference) < bend, near, far)
 
 
+@pytest.mark.slow
 def test_two_optimiser_steps_match_plain_code():
     recipe = tools.recipe_of(tools.DIT, ("self_alignment", TERM), flip=True)
 

@@ -6,6 +6,8 @@
 # make test-notebooks  notebooks/ from top to bottom, in their short form
 # make coverage the tests, and which lines they reach
 # make lint     format and style
+# make types    the types of what users call (installs mypy)
+# make docs     the documentation as a site, site/index.html (installs mkdocs)
 # VENV=DIR puts the environment elsewhere; SHORT=1 makes the demo take seconds.
 
 VENV ?= .venv
@@ -17,7 +19,8 @@ INSTALLED := $(VENV)/.installed
 VARIANT := $(if $(SHORT),test)
 WORKDIR := runs/digits$(addprefix -,$(VARIANT))
 
-.PHONY: demo test test-all test-campaign test-notebooks coverage lint install
+.PHONY: demo test test-all test-campaign test-notebooks coverage lint types docs \
+	install
 
 PYTEST := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -46,6 +49,18 @@ coverage: $(INSTALLED)
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+types: $(INSTALLED)
+	test -x $(BIN)/mypy || $(BIN)/python -m pip install --quiet mypy==2.4.1
+	$(BIN)/python -m mypy
+
+docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet mkdocs==1.6.1 mkdocs-material==9.8.2 \
+		mkdocstrings==1.0.8 mkdocstrings-python==2.0.11
+	rm -rf build/docs && mkdir -p build/docs/benchmarks
+	cp -r README.md RESULTS.md CONTRIBUTING.md docs build/docs
+	cp benchmarks/README.md build/docs/benchmarks
+	$(BIN)/python -m mkdocs build --strict
 
 install: $(INSTALLED)
 

@@ -30,6 +30,7 @@ setup(
     packages=[*find_packages(include=["ddae_jax", "ddae_jax.*"]), "ddae_jax.configs"],
     package_dir={"ddae_jax.configs": "configs"},
     package_data={
+        "ddae_jax": ["py.typed"],
         "ddae_jax.report": ["templates/*"],
         "ddae_jax.settings": ["help.txt"],
     },
@@ -69,7 +70,13 @@ setup(
         "torch": TORCH,  # to read and write PyTorch checkpoints
         "notebooks": ["ipykernel>=7.4", "nbmake>=1.5.5"],  # to run them as tests
         "bench": [*TORCH, "diffusers>=0.35"],
-        "dev": [*TEST, "ruff>=0.14"],
+        "docs": [
+            "mkdocs==1.6.1",
+            "mkdocs-material==9.8.2",
+            "mkdocstrings==1.0.8",
+            "mkdocstrings-python==2.0.11",
+        ],
+        "dev": [*TEST, "mypy==2.4.1", "ruff>=0.14"],
     },
     entry_points={"console_scripts": ["ddae = ddae_jax.main:main"]},
     classifiers=[

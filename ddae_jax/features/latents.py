@@ -107,7 +107,7 @@ class Latents:
         rows, columns, _ = self.shape
         return rows * factor, columns * factor, self.autoencoder.image_channels
 
-    def accepts(self, shape: tuple[int, int, int]) -> bool:
+    def accepts(self, shape: tuple[int, ...]) -> bool:
         """Whether images of `shape` have the right channels and aspect ratio."""
         height, width, channels = self.image_shape
         return channels == shape[2] and height * shape[1] == width * shape[0]

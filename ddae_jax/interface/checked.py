@@ -30,12 +30,12 @@ def check_shape(
       shape: of the batch.
       clean: whether they are images as a user has them, which may be encoded.
     """
-    encodes = clean and are_encoded(trained, shape)
+    latents = trained.latents if clean and are_encoded(trained, shape) else None
     fits = shape[1:] == trained.image_shape or (
-        encodes and trained.latents.accepts(shape[1:])
+        latents is not None and latents.accepts(shape[1:])
     )
     if len(shape) != 4 or not fits or not shape[0]:
-        wanted = trained.latents.image_shape if encodes else trained.image_shape
+        wanted = trained.image_shape if latents is None else latents.image_shape
         raise UserError(
             f"{name}: shape {shape}, but the model takes (n, "
             f"{', '.join(map(str, wanted))})"

@@ -52,17 +52,17 @@ def features(
             raise UserError(unknown("tap", tap, known))
     if not pooled and len(taps) > len(parts):
         raise UserError("tap: joined taps take pooled=True")
-    encode, params = Encoder(trained.denoiser, taps, pooled), trained.params
+    encode: Encode = Encoder(trained.denoiser, taps, pooled)
+    params = trained.params
     if checked.are_encoded(trained, np.shape(images)):
         encode, params = trained.encoder(taps, pooled), trained.variables
     if isinstance(images, jax.Array):
         found = _of_jax(encode, trained, params, images, time, key)
-        join = jnp.concatenate
     else:
         found = _of_numpy(encode, trained, params, images, time, key, batch_size)
-        join = np.concatenate
+    array = jnp if isinstance(images, jax.Array) else np
     return {
-        name: join([found[tap] for tap in joined], axis=-1)
+        name: array.concatenate([found[tap] for tap in joined], axis=-1)
         for name, joined in parts.items()
     }
 
@@ -97,7 +97,9 @@ def _encode(
     key: PRNGKeyArray,
 ) -> dict[str, Array]:
     x0 = augment.to_float(images) if images.dtype == jnp.uint8 else images
-    noise = example_noise(key, indices, encode.noise_shape(images.shape[1:]))
+    _, height, width, channels = images.shape
+    shape = encode.noise_shape((height, width, channels))
+    noise = example_noise(key, indices, shape)
     return encode(params, x0, noise, time)
 
 

@@ -206,9 +206,10 @@ class Model:
         """Trains classifiers on frozen features over taps and noise levels.
 
         Args:
-          train, test: (uint8 images, numbers or names of their classes); nothing is
-            written then. Neither: the data set of the workdir, and the files of the
-            task probe in it.
+          train: (uint8 images, numbers or names of their classes); nothing is written
+            then. Neither it nor test: the data set of the workdir, and the files of
+            the task probe in it.
+          test: the same of other images.
           fields: of config.probe, as in `classifier="logistic"`.
 
         Raises:
@@ -216,7 +217,7 @@ class Model:
         """
         if (train is None) != (test is None):
             raise UserError("probe: give both train and test, or neither")
-        if train is None:
+        if train is None or test is None:
             return probe_workdir(self.experiment, fields)
         return probe_arrays(self.experiment, self.trained, train, test, fields)
 

@@ -3,6 +3,8 @@
 import dataclasses
 import pathlib
 import time as clock
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -311,7 +313,7 @@ def protocol(
     return facts | TRAINED_HEADS[probe.classifier](probe).protocol()
 
 
-def summary(report: dict) -> str:
+def summary(report: Mapping[str, Any]) -> str:
     """The outcome in one line."""
     chosen = report["chosen"]
     levels = chosen.get("noise_levels", [chosen["noise_level"]])

@@ -1,5 +1,8 @@
 """What a probe found, for reading: probe.txt and the map of its accuracies."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -7,7 +10,7 @@ from ddae_jax.report import pictures
 from ddae_jax.report.wording import noise_levels, short
 
 
-def heat_map(report: dict) -> Figure:
+def heat_map(report: Mapping[str, Any]) -> Figure:
     """The test accuracies of probe.json's cells by tap and noise level."""
     chosen, cells = report["chosen"], report["cells"]
     rows = tuple(dict.fromkeys(cell["tap"] for cell in cells))
@@ -25,7 +28,7 @@ def heat_map(report: dict) -> Figure:
     )
 
 
-def table(report: dict) -> str:
+def table(report: Mapping[str, Any]) -> str:
     """The content of probe.json as text."""
     counts = report["protocol"]
     lines = [

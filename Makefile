@@ -3,6 +3,7 @@
 # make test-all the same; then the slow ones, and those against PyTorch and object stores,
 #               for which it installs more
 # make test-campaign  what takes longest: many kills, every layout of processes
+# make test-notebooks  notebooks/ from top to bottom, in their short form
 # make coverage the tests, and which lines they reach
 # make lint     format and style
 # make types    the types of what users call (installs mypy)
@@ -18,7 +19,8 @@ INSTALLED := $(VENV)/.installed
 VARIANT := $(if $(SHORT),test)
 WORKDIR := runs/digits$(addprefix -,$(VARIANT))
 
-.PHONY: demo test test-all test-campaign coverage lint types docs install
+.PHONY: demo test test-all test-campaign test-notebooks coverage lint types docs \
+	install
 
 PYTEST := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -36,6 +38,10 @@ test-all: test
 
 test-campaign: $(INSTALLED)
 	$(BIN)/python $(PYTEST) -m campaign
+
+test-notebooks: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet nbmake==1.5.5 ipykernel==7.4.0
+	DDAE_SHORT=1 $(BIN)/python -m pytest --nbmake notebooks
 
 coverage: $(INSTALLED)
 	$(BIN)/python $(PYTEST) -m "not campaign" --cov --cov-report=term

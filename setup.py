@@ -68,6 +68,7 @@ setup(
         "gs": ["gcsfs>=2026.9"],  # workdirs and data on object stores
         "s3": ["s3fs>=2026.9"],
         "torch": TORCH,  # to read and write PyTorch checkpoints
+        "notebooks": ["ipykernel>=7.4", "nbmake>=1.5.5"],  # to run them as tests
         "bench": [*TORCH, "diffusers>=0.35"],
         "docs": [
             "mkdocs==1.6.1",

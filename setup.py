@@ -9,9 +9,12 @@ HERE = pathlib.Path(__file__).parent
 VERSION = re.search(
     r'__version__ = "(.+)"', (HERE / "ddae_jax" / "__init__.py").read_text()
 )[1]
+EXPLORE = ["starlette>=0.40", "uvicorn>=0.30"]
 TEST = [
+    *EXPLORE,
     "beartype>=0.22",
     "coverage>=7.10",
+    "httpx>=0.27",  # starlette's client
     "pytest>=8.3",
     "pytest-cov>=6.1",
     "pytest-xdist>=3.6",
@@ -68,6 +71,7 @@ setup(
         "gs": ["gcsfs>=2026.9"],  # workdirs and data on object stores
         "s3": ["s3fs>=2026.9"],
         "torch": TORCH,  # to read and write PyTorch checkpoints
+        "explore": EXPLORE,
         "notebooks": ["ipykernel>=7.4", "nbmake>=1.5.5"],  # to run them as tests
         "bench": [*TORCH, "diffusers>=0.35"],
         "docs": [

@@ -23,7 +23,15 @@ from ddae_jax.report.wording import number
 _CSS_PIXELS_PER_INCH = 96
 # Half of the page's width: what is wider gets a row of its own.
 _COLUMN = 470
-TABS = ("Training", "Samples", "Features", "Evaluation", "Comparison", "Provenance")
+TABS = (
+    "Explore",
+    "Training",
+    "Samples",
+    "Features",
+    "Evaluation",
+    "Comparison",
+    "Provenance",
+)
 """In the order of the page; one without sections is left out."""
 _NUMERIC = re.compile(r"–?|[-+]?[\d.,]+(e[-+]?\d+)?( %)?( ± [\d.]+)?|-?inf|nan")
 
@@ -208,12 +216,18 @@ def png_file(path: pathlib.Path, caption: str, pixels: bool = False) -> PageBloc
     return EmbeddedImage(content, caption, caption, width=width, pixels=pixels)
 
 
-def render(title: str, subtitle: str, sections: Sequence[PageSection]) -> str:
+def render(
+    title: str,
+    subtitle: str,
+    sections: Sequence[PageSection],
+    served: bool = False,
+) -> str:
     """The whole document.
 
     Args:
       title, subtitle: plain text.
       sections: in the order of the page, within each tab.
+      served: by the task explore, whose script may ask the server for more.
     """
     environment = Environment(
         loader=PackageLoader("ddae_jax.report"),
@@ -223,15 +237,20 @@ def render(title: str, subtitle: str, sections: Sequence[PageSection]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    script, _, _ = environment.loader.get_source(environment, "page.js")
-    # The policy of the page lets exactly this script run, whatever a name may hold.
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    names = ("page.js", "explorer.js") if served else ("page.js",)
+    scripts = [environment.loader.get_source(environment, name)[0] for name in names]
     tabs = [(tab, [part for part in sections if part.tab == tab]) for tab in TABS]
     return environment.get_template("page.html").render(
         title=title,
         subtitle=subtitle,
         above=[part for part in sections if not part.tab],
         tabs=[(tab, inside) for tab, inside in tabs if inside],
-        script=Markup(script),
-        script_hash=f"sha256-{digest}",
+        scripts=[(Markup(script), _hash(script)) for script in scripts],
+        served=served,
     )
+
+
+def _hash(script: str) -> str:
+    """The policy of the page lets exactly this script run, whatever a name may hold."""
+    digest = hashlib.sha256(script.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"

@@ -14,7 +14,6 @@ TEST = [
     *EXPLORE,
     "beartype>=0.22",
     "coverage>=7.10",
-    "httpx>=0.27",  # starlette's client
     "pytest>=8.3",
     "pytest-cov>=6.1",
     "pytest-xdist>=3.6",

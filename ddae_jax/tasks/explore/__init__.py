@@ -62,7 +62,7 @@ def open_explorer(experiment: Experiment) -> Explorer:
         explorer.references.what,
     )
     first = explorer.chosen.source.read([0])[0]
-    explorer.view(first, explorer.opened_at, explorer.cell.tap)
+    explorer.explored(first, explorer.opened_at, explorer.cell.tap)
     return explorer
 
 

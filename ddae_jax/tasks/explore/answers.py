@@ -18,44 +18,44 @@ def png(image: UInt8[np.ndarray, "height width channels"]) -> str:
     return f"data:image/png;base64,{content}"
 
 
-def of_view(explorer: Explorer, view: Explored, level: int) -> dict[str, Any]:
+def of_explored(explorer: Explorer, shown: Explored, level: int) -> dict[str, Any]:
     """All that changes with image, noise level and tap. Names are as they are: the
     script puts them in as text."""
     references = explorer.references
-    images = references.source.read(view.nearest.indices[0])
+    images = references.source.read(shown.nearest.indices[0])
     return {
         "noise_level": explorer.levels[level].noise_level,
-        "noisy": png(view.noisy),
-        "denoised": png(view.denoised),
+        "noisy": png(shown.noisy),
+        "denoised": png(shown.denoised),
         "maps": {
             tap: {
                 "size": "{}x{}".format(*found.clusters.shape),
                 "colours": png(_bytes(found.colours)),
                 "clusters": png(_bytes(pictures.paint(found.clusters))),
             }
-            for tap, found in view.maps.items()
+            for tap, found in shown.maps.items()
         },
         "neighbours": [
             {"image": png(image), "name": references.names[index], "cosine": cosine}
             for image, index, cosine in zip(
                 images,
-                view.nearest.indices[0].tolist(),
-                view.nearest.similarities[0].tolist(),
+                shown.nearest.indices[0].tolist(),
+                shown.nearest.similarities[0].tolist(),
                 strict=True,
             )
         ],
-        "classes": _classes(explorer, view),
+        "classes": _classes(explorer, shown),
     }
 
 
-def _classes(explorer: Explorer, view: Explored) -> list[dict[str, Any]]:
+def _classes(explorer: Explorer, shown: Explored) -> list[dict[str, Any]]:
     """The most probable classes, the best first; none without a head."""
-    if view.probabilities is None:
+    if shown.probabilities is None:
         return []
     names = explorer.predictor.head.class_names
-    order = np.argsort(-view.probabilities, kind="stable")[:_CLASSES]
+    order = np.argsort(-shown.probabilities, kind="stable")[:_CLASSES]
     return [
-        {"name": names[label], "probability": float(view.probabilities[label])}
+        {"name": names[label], "probability": float(shown.probabilities[label])}
         for label in order
     ]
 

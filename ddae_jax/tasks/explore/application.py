@@ -1,7 +1,8 @@
 """What is answered over HTTP, and to whom: to pages that this server has sent."""
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -19,6 +20,7 @@ from ddae_jax.tasks.explore.uploads import MOST_BYTES, Uploads
 
 # A page of another origin cannot have this server's name point at itself.
 _HOSTS = ("127.0.0.1", "localhost")
+_IDLE = 0.5  # seconds without a question
 # The page says itself which script may run in it.
 _HEADERS = (
     ("content-security-policy", "frame-ancestors 'none'; base-uri 'none'"),
@@ -37,6 +39,7 @@ def application(explorer: Explorer, uploads: Uploads, page: str) -> Starlette:
       page: what "/" is answered with.
     """
     alone = asyncio.Lock()
+    ahead = _Ahead(explorer, lambda level: compute(explorer.prepare, level))
 
     async def compute(function: Callable, *arguments):
         """One request computes at a time, and the others are answered meanwhile."""
@@ -48,7 +51,9 @@ def application(explorer: Explorer, uploads: Uploads, page: str) -> Starlette:
             image = uploads.get(number)
         else:
             image = explorer.chosen.source.read([number])[0]
-        return answers.of_view(explorer, explorer.view(image, level, tap), level)
+        return answers.of_explored(
+            explorer, explorer.explored(image, level, tap), level
+        )
 
     def keep(content: bytes) -> dict:
         number = uploads.add(content)
@@ -65,7 +70,9 @@ def application(explorer: Explorer, uploads: Uploads, page: str) -> Starlette:
         most = len(explorer.chosen.names) - 1 if source == "chosen" else 10**9
         number = _whole(asked.get("number"), "number", most)
         level = _whole(asked.get("level"), "level", len(explorer.levels) - 1)
-        return JSONResponse(await compute(look, source, number, level, tap))
+        found = await compute(look, source, number, level, tap)
+        ahead.asked(level)
+        return JSONResponse(found)
 
     async def upload(request: Request) -> Response:
         content = bytearray()
@@ -90,6 +97,28 @@ def application(explorer: Explorer, uploads: Uploads, page: str) -> Starlette:
         ],
         exception_handlers={UserError: _one_line},
     )
+
+
+class _Ahead:
+    """Prepares noise levels while nothing is asked, from the last one outwards."""
+
+    def __init__(self, explorer: Explorer, prepare: Callable[[int], Awaitable[None]]):
+        self._explorer, self._prepare = explorer, prepare
+        self._level, self._time = 0, 0.0
+        self._task: asyncio.Task | None = None
+
+    def asked(self, level: int) -> None:
+        """A question has been answered."""
+        self._level, self._time = level, time.monotonic()
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._go_on())
+
+    async def _go_on(self) -> None:
+        while (level := self._explorer.to_prepare(self._level)) is not None:
+            if time.monotonic() - self._time < _IDLE:
+                await asyncio.sleep(_IDLE)
+            else:
+                await self._prepare(level)
 
 
 async def _one_line(request: Request, error: Exception) -> Response:

@@ -22,7 +22,7 @@ from ddae_jax.tasks.explore.passes import Image, References
 from ddae_jax.tasks.predict.head import Predictor
 
 _FITTED = 2048  # positions of a tap, over all references
-_KEPT = 16  # noise levels whose references are kept
+_KEPT_BYTES = 1 << 29  # of references, at all noise levels together
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,6 +68,14 @@ class _Beside:
     pooled: Mapping[str, Float[np.ndarray, "count channels"]]
     palettes: Mapping[str, Palette]
 
+    @property
+    def bytes(self) -> int:
+        """What is kept of them."""
+        arrays = [*self.pooled.values()]
+        for palette in self.palettes.values():
+            arrays += [palette.axes, palette.centres, palette.labels]
+        return sum(array.nbytes for array in arrays)
+
 
 class Explorer:
     """Answers one question at a time.
@@ -103,6 +111,7 @@ class Explorer:
         self._references_noise = experiment.stream("explore/references")
         self._kept = _positions(trained, self.taps, len(self.references.names))
         self._first = self._fit(self.cell.time, None)
+        self._most = max(_KEPT_BYTES // self._first.bytes, 4)
         self._beside: collections.OrderedDict[int, _Beside] = collections.OrderedDict()
 
     @property
@@ -115,7 +124,7 @@ class Explorer:
         """Of k-means."""
         return self._settings.clusters
 
-    def view(self, image: Image, level: int, tap: str) -> Explored:
+    def explored(self, image: Image, level: int, tap: str) -> Explored:
         """What is shown of an image of `trained.seen_shape`.
 
         Args:
@@ -145,13 +154,24 @@ class Explorer:
             return None
         return self.predictor.head.probabilities(pooled[self.predictor.tap])[0]
 
+    def prepare(self, level: int) -> None:
+        """Fits what `explored` needs at a noise level, where it is not kept."""
+        self._at(level)
+
+    def to_prepare(self, level: int) -> int | None:
+        """The nearest level that is not kept; None where all are, or no more can be."""
+        missing = {*range(len(self.levels))} - {*self._beside, self.opened_at}
+        if not missing or len(self._beside) >= self._most:
+            return None
+        return min(missing, key=lambda other: abs(other - level))
+
     def _at(self, level: int) -> _Beside:
-        """The references at a noise level: of the last few they are kept."""
+        """The references at a noise level; those of the last are kept."""
         if self.levels[level] == self.cell.time:
             return self._first
         if level not in self._beside:
             self._beside[level] = self._fit(self.levels[level], self._first)
-            if len(self._beside) > _KEPT:
+            if len(self._beside) > self._most:
                 self._beside.popitem(last=False)
         self._beside.move_to_end(level)
         return self._beside[level]

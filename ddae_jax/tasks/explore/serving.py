@@ -1,7 +1,9 @@
 """A server on loopback that a signal ends at once."""
 
+import contextlib
 import socket
 import threading
+from collections.abc import Iterator
 
 import uvicorn
 from absl import logging
@@ -34,6 +36,26 @@ def listen(port: int) -> socket.socket:
     return listening
 
 
+@contextlib.contextmanager
+def started(
+    application: ASGIApp, listening: socket.socket
+) -> Iterator[threading.Thread]:
+    """A thread that serves until the block is left, or a few seconds longer."""
+    server = uvicorn.Server(
+        uvicorn.Config(
+            application, log_config=None, log_level="warning", lifespan="off"
+        )
+    )
+    words = {"sockets": [listening]}
+    thread = threading.Thread(target=server.run, kwargs=words, daemon=True)
+    thread.start()
+    try:
+        yield thread
+    finally:
+        server.should_exit = server.force_exit = True
+        thread.join(_SECONDS)
+
+
 def serve(application: ASGIApp, listening: socket.socket) -> None:
     """Says the address and serves until a signal comes.
 
@@ -43,20 +65,7 @@ def serve(application: ASGIApp, listening: socket.socket) -> None:
     Raises:
       KeyboardInterrupt: the signal.
     """
-    server = uvicorn.Server(
-        uvicorn.Config(
-            application, log_config=None, log_level="warning", lifespan="off"
-        )
-    )
-    thread = threading.Thread(
-        target=server.run, kwargs={"sockets": [listening]}, daemon=True
-    )
-    thread.start()
-    port = listening.getsockname()[1]
-    logging.info("explore: http://%s:%d/ (Ctrl-C ends it)", HOST, port)
-    try:
+    with started(application, listening) as thread:
+        port = listening.getsockname()[1]
+        logging.info("explore: http://%s:%d/ (Ctrl-C ends it)", HOST, port)
         thread.join()
-    finally:
-        server.should_exit = server.force_exit = True
-        thread.join(_SECONDS)
-        listening.close()

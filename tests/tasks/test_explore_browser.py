@@ -3,6 +3,8 @@
 Where there is no Chromium or Playwright, not tried.
 """
 
+import functools
+import http.server
 import shutil
 import subprocess
 import threading
@@ -278,33 +280,36 @@ def test_it_is_readable_on_a_phone(opened, scheme):
     )
 
 
-def test_a_page_of_another_origin_gets_nothing(browser, address):
-    """Neither an answer nor an upload, as a browser sends them."""
-    context = browser.new_context()
-    with_page = context.new_page()
-    elsewhere = "http://elsewhere.test/"
-    context.route(
-        elsewhere, lambda route: route.fulfill(body="<p>", content_type="text/html")
+SENT = """async ([address, content]) => {
+  try {
+    const body = new Uint8Array(content);
+    const answer = await fetch(address + "upload", { method: "POST", body });
+    return (await answer.json()).number;
+  } catch { return null; }
+}"""
+
+
+def test_a_page_of_another_origin_is_refused(browser, opened, address, tmp_path):
+    """A page of another server on this machine sends an image, and asks for a view."""
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "image.png")
+    content = [*(tmp_path / "image.png").read_bytes()]
+    own = opened()
+    before = own.evaluate(SENT, [address, content])
+    (tmp_path / "index.html").write_text("<p>")
+    handler = functools.partial(
+        http.server.SimpleHTTPRequestHandler, directory=tmp_path
     )
-    statuses = []
-    with_page.on("response", lambda answer: statuses.append(answer.status))
-    with_page.goto(elsewhere)
-    statuses.clear()
-    read = with_page.evaluate(
-        """async (address) => {
-          const found = [];
-          for (const method of ["GET", "POST"]) {
-            try {
-              const path = method === "GET" ? "view" : "upload";
-              const body = method === "GET" ? undefined : "x";
-              await (await fetch(address + path, { method, body })).text();
-              found.push(method);
-            } catch (error) { }
-          }
-          return found;
-        }""",
-        address,
-    )
-    context.close()
-    assert not read
-    assert statuses == [403, 403]
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(f"http://127.0.0.1:{other.server_address[1]}/")
+        assert page.evaluate(SENT, [address, content]) is None
+        view = f"{address}view?source=chosen&number=0&level=0&tap=out_1"
+        asked = "(view) => fetch(view).then(() => true, () => false)"
+        assert not page.evaluate(asked, view)
+        assert own.evaluate(asked, view)
+        context.close()
+        other.shutdown()
+    # The other page's was not even kept.
+    assert own.evaluate(SENT, [address, content]) == before + 1

@@ -21,7 +21,9 @@ def library() -> str:
     return offline.get_plotlyjs()
 
 
-def _laid_out(figure: graph_objects.Figure, height: int) -> graph_objects.Figure:
+def _laid_out(
+    figure: graph_objects.Figure, height: int, hover: str = "closest"
+) -> graph_objects.Figure:
     figure.update_layout(
         # The template would repeat a long list of colours in each figure.
         template="none",
@@ -29,7 +31,7 @@ def _laid_out(figure: graph_objects.Figure, height: int) -> graph_objects.Figure
         margin={"l": 60, "r": 16, "t": 24, "b": 44},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        hovermode="closest",
+        hovermode=hover,
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
     )
     return figure
@@ -99,7 +101,7 @@ def panels(
             title_text=title, type=_scale(drawn), exponentformat="power", row=row, col=1
         )
     figure.update_xaxes(title_text="optimiser step", row=len(kept), col=1)
-    return _laid_out(figure, 60 + _PANEL * len(kept))
+    return _laid_out(figure, 60 + _PANEL * len(kept), hover="x")
 
 
 def overlaid(
@@ -126,7 +128,7 @@ def overlaid(
         title_text=name, type=_scale(figure.data), exponentformat="power"
     )
     figure.update_xaxes(title_text="optimiser step")
-    return _laid_out(figure, 380)
+    return _laid_out(figure, 380, hover="x")
 
 
 def heat_map(cells: Sequence[Mapping[str, Any]]) -> graph_objects.Figure | None:

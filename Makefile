@@ -9,6 +9,7 @@
 # make lint     format and style
 # make types    the types of what users call (installs mypy)
 # make docs     the documentation as a site, site/index.html (installs mkdocs)
+# make docs-images  the pictures of docs/, from the demo's run (installs playwright)
 # VENV=DIR puts the environment elsewhere; SHORT=1 makes the demo take seconds.
 
 VENV ?= .venv
@@ -20,8 +21,8 @@ INSTALLED := $(VENV)/.installed
 VARIANT := $(if $(SHORT),test)
 WORKDIR := runs/digits$(addprefix -,$(VARIANT))
 
-.PHONY: demo test test-all test-campaign test-oldest test-notebooks coverage lint types docs \
-	install
+.PHONY: demo test test-all test-campaign test-oldest test-notebooks coverage lint types \
+	docs docs-images install
 
 PYTEST := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -72,6 +73,11 @@ docs: $(INSTALLED)
 	cp -r README.md RESULTS.md CONTRIBUTING.md docs build/docs
 	cp benchmarks/README.md build/docs/benchmarks
 	$(BIN)/python -m mkdocs build --strict
+
+docs-images: $(INSTALLED)
+	test -f runs/digits/report.html || $(MAKE) demo
+	$(BIN)/python -m pip install --quiet playwright==1.65.2
+	$(BIN)/python -m benchmarks.docs_images
 
 install: $(INSTALLED)
 

@@ -53,6 +53,7 @@ setup(
         "optax>=0.2.6",
         "orbax-checkpoint>=0.12.4",
         "pillow>=11",
+        "plotly>=6.1",
         "rich>=13.9",
         "safetensors>=0.5",
         "scikit-learn>=1.6",
@@ -67,6 +68,7 @@ setup(
         "prepare": ["tensorflow>=2.20"],  # only to prepare TFDS sets, never to read
         "gs": ["gcsfs>=2026.9"],  # workdirs and data on object stores
         "s3": ["s3fs>=2026.9"],
+        "wandb": ["wandb>=0.21"],  # its log beside TensorBoard's
         "torch": TORCH,  # to read and write PyTorch checkpoints
         "notebooks": ["ipykernel>=7.4", "nbmake>=1.5.5"],  # to run them as tests
         "bench": [*TORCH, "diffusers>=0.35"],

@@ -33,6 +33,7 @@ def get_config(variant: str = ""):
     config.train.ema_decay = 0.999
     config.train.checkpoint_every = 220
     config.train.flip = False  # a mirrored digit is another sign
+    config.sample.trajectories = config.sample.interpolations = 4
     config.probe.classifier = "logistic"
     config.probe.flip = False
     config.probe.crop = 0

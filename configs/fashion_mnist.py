@@ -21,6 +21,7 @@ def get_config(variant: str = ""):
     config.data.name = "fashion_mnist"
     config.data.image_size = 32
     config.network.image_channels = 1
+    config.sample.trajectories = config.sample.interpolations = 4
     config.network.channels = 32
     config.network.channel_multipliers = (1, 2, 2)
     config.network.attention = (False, True, False)

@@ -34,6 +34,7 @@ def get_config(variant: str = ""):
     config.data.name = "image_folder"
     config.data.image_size = int(size)
     config.data.channels = 3  # whatever the files have
+    config.sample.trajectories = config.sample.interpolations = 4
     config.network.channels = 32
     config.network.channel_multipliers = multipliers
     config.network.attention = (False,) * (len(multipliers) - 1) + (True,)  # at 8x8

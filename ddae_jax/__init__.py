@@ -1,6 +1,19 @@
 """Denoising diffusion autoencoders: features and samples from diffusion models."""
 
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ddae_jax.data.sources import register_source
+    from ddae_jax.diffusion import register_process
+    from ddae_jax.errors import UserError
+    from ddae_jax.heads import register_head
+    from ddae_jax.interface.model import Model, load
+    from ddae_jax.interface.probing import ProbeResult
+    from ddae_jax.interface.runs import pretrain, run
+    from ddae_jax.models import register_network
+    from ddae_jax.tasks import register_task
+    from ddae_jax.train.objectives import register_objective
 
 __version__ = "0.1.0"
 
@@ -18,7 +31,21 @@ _PLACES = {
     "register_task": "ddae_jax.tasks",
     "run": "ddae_jax.interface.runs",
 }
-__all__ = ["__version__", *_PLACES]
+__all__ = [
+    "Model",
+    "ProbeResult",
+    "UserError",
+    "__version__",
+    "load",
+    "pretrain",
+    "register_head",
+    "register_network",
+    "register_objective",
+    "register_process",
+    "register_source",
+    "register_task",
+    "run",
+]
 
 
 def __getattr__(name: str):

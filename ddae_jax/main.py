@@ -1,5 +1,6 @@
 """The command line: python -m ddae_jax.main --config=configs/digits.py"""
 
+import gc
 import pathlib
 import sys
 
@@ -67,6 +68,7 @@ def run(argv: list[str]) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Entry point: exit status 2 and one line where the user's input cannot be used."""
     exits.prepare()
+    gc.set_threshold(100_000)  # tracing makes many objects that stay
     argv = sys.argv if argv is None else argv
     flags.FLAGS.mark_as_parsed()  # absl's own flags: we parse ours
     try:

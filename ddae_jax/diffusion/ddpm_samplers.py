@@ -9,6 +9,7 @@ import numpy as np
 from ddae_jax.diffusion.ddpm import DDPM
 from ddae_jax.diffusion.sampler import (
     Denoise,
+    Estimates,
     Images,
     Sampler,
     StepNoise,
@@ -39,18 +40,18 @@ class DDPMAncestral(Sampler):
             "fresh": np.where(times > 1, np.sqrt(tables.beta[times]), np.float32(0)),
         }
 
-    def __call__(
+    def path(
         self, denoise: Denoise, process: DDPM, noise: Images, step_noise: StepNoise
-    ) -> Images:
+    ) -> tuple[Images, Estimates]:
         """Draws images from x_T; `step_noise` serves steps 0 (t = T) to T - 2."""
 
         def body(x, now):
             x0 = estimate_x0(denoise, x, now["time"], self.clip)
             noise_estimate = (x - now["alpha"] * x0) / now["sigma"]
             mean = now["growth"] * (x - now["noise_part"] * noise_estimate)
-            return mean + now["fresh"] * step_noise(now["step"]), None
+            return mean + now["fresh"] * step_noise(now["step"]), x0
 
-        return jax.lax.scan(body, noise, self.table(process))[0]
+        return jax.lax.scan(body, noise, self.table(process))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,9 +103,9 @@ class DDIM(Sampler):
             "fresh": np.where(step < self.steps - 1, fresh, np.float32(0)),
         }
 
-    def __call__(
+    def path(
         self, denoise: Denoise, process: DDPM, noise: Images, step_noise: StepNoise
-    ) -> Images:
+    ) -> tuple[Images, Estimates]:
         """Draws images; with eta, `step_noise` serves all steps but the last."""
 
         def body(x, now):
@@ -117,6 +118,6 @@ class DDIM(Sampler):
             x = now["next_alpha"] * x0 + now["next_sigma"] * noise_estimate
             if self.eta > 0:
                 x = x + now["fresh"] * step_noise(now["step"])
-            return x, None
+            return x, x0
 
-        return jax.lax.scan(body, noise, self.table(process))[0]
+        return jax.lax.scan(body, noise, self.table(process))

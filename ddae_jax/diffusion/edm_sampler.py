@@ -7,6 +7,7 @@ import numpy as np
 from ddae_jax.diffusion.edm import EDM
 from ddae_jax.diffusion.sampler import (
     Denoise,
+    Estimates,
     Images,
     Sampler,
     StepNoise,
@@ -52,14 +53,14 @@ class EDMHeun(Sampler):
             "fresh": np.where(predicts, fresh[step], 0).astype(np.float32),
         }
 
-    def __call__(
+    def path(
         self, denoise: Denoise, process: EDM, noise: Images, step_noise: StepNoise
-    ) -> Images:
+    ) -> tuple[Images, Estimates]:
         """Draws images; with churn, `step_noise` serves steps 0 to steps - 1."""
 
         def slope(x, now):
             x0 = estimate_x0(denoise, x, now["sigma"], self.clip)
-            return (x - x0) / now["sigma"]
+            return (x - x0) / now["sigma"], x0
 
         def perturb(x, now):
             return x + now["fresh"] * step_noise(now["step"])

@@ -15,6 +15,7 @@ import numpy as np
 from ddae_jax.diffusion.flow import Flow
 from ddae_jax.diffusion.sampler import (
     Denoise,
+    Estimates,
     Images,
     Sampler,
     StepNoise,
@@ -53,16 +54,16 @@ class FlowEuler(Sampler):
             "fraction": ((after - here) / (1 - here)).astype(np.float32),
         }
 
-    def __call__(
+    def path(
         self, denoise: Denoise, process: Flow, noise: Images, step_noise: StepNoise
-    ) -> Images:
+    ) -> tuple[Images, Estimates]:
         """Draws images from x at t = 0."""
 
         def body(x, now):
             x0 = estimate_x0(denoise, x, now["time"], self.clip)
-            return x + now["fraction"] * (x0 - x), None
+            return x + now["fraction"] * (x0 - x), x0
 
-        return jax.lax.scan(body, noise, self.table(process))[0]
+        return jax.lax.scan(body, noise, self.table(process))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,13 +92,13 @@ class FlowHeun(Sampler):
             "length": np.diff(times)[step].astype(np.float32),
         }
 
-    def __call__(
+    def path(
         self, denoise: Denoise, process: Flow, noise: Images, step_noise: StepNoise
-    ) -> Images:
+    ) -> tuple[Images, Estimates]:
         """Draws images from x at t = 0."""
 
         def velocity(x, now):
             x0 = estimate_x0(denoise, x, now["time"], self.clip)
-            return (x0 - x) * now["rate"]
+            return (x0 - x) * now["rate"], x0
 
         return heun(velocity, noise, self.table(process))

@@ -9,6 +9,7 @@ import numpy as np
 from ddae_jax.diffusion.learned_variance import LearnedVarianceDDPM
 from ddae_jax.diffusion.sampler import (
     Denoise,
+    Estimates,
     Images,
     Sampler,
     StepNoise,
@@ -48,13 +49,13 @@ class Respaced(Sampler):
             "noisy": (step < self.steps - 1).astype(np.float32),
         }
 
-    def __call__(
+    def path(
         self,
         denoise: Denoise,
         process: LearnedVarianceDDPM,
         noise: Images,
         step_noise: StepNoise,
-    ) -> Images:
+    ) -> tuple[Images, Estimates]:
         """Draws images; `denoise` gives twice their channels: x0, then the variance."""
 
         def body(x, now):
@@ -66,6 +67,6 @@ class Respaced(Sampler):
             log_variance = now["log_low"] + upper * (now["log_high"] - now["log_low"])
             mean = now["from_x0"] * x0 + now["from_x_t"] * x
             fresh = now["noisy"] * jnp.exp(log_variance / 2) * step_noise(now["step"])
-            return mean + fresh, None
+            return mean + fresh, x0
 
-        return jax.lax.scan(body, noise, self.table(process))[0]
+        return jax.lax.scan(body, noise, self.table(process))

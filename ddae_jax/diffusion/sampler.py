@@ -17,6 +17,7 @@ from ddae_jax.diffusion.process import Process
 from ddae_jax.settings import fields
 
 Images = Float[Array, "batch ..."]
+Estimates = Float[Array, "evaluations batch ..."]
 Denoise = Callable[[Images, Float[Array, "batch"]], Images]
 StepNoise = Callable[[Int[Array, ""]], Images]
 Table = dict[str, np.ndarray]
@@ -41,6 +42,15 @@ class Sampler(abc.ABC):
         """
 
     @abc.abstractmethod
+    def path(
+        self,
+        denoise: Denoise,
+        process: Process,
+        noise: Images,
+        step_noise: StepNoise,
+    ) -> tuple[Images, Estimates]:
+        """Draws images, as `__call__`; returns also what each evaluation estimated."""
+
     def __call__(
         self,
         denoise: Denoise,
@@ -60,6 +70,8 @@ class Sampler(abc.ABC):
         Returns:
           x0, about in [-1, 1]; clipped only through the x0 estimates.
         """
+        # The compiler leaves the estimates out of the loop: nobody asks for them.
+        return self.path(denoise, process, noise, step_noise)[0]
 
     def check(self, process: Process) -> None:
         """Raises a UserError where the settings do not fit the process."""
@@ -87,17 +99,17 @@ def heun_evaluations(
 
 
 def heun(
-    slope: Callable[[Images, dict[str, Float[Array, ""]]], Images],
+    slope: Callable[[Images, dict[str, Float[Array, ""]]], tuple[Images, Images]],
     start: Images,
     table: Table,
     perturb: Callable[[Images, dict[str, Float[Array, ""]]], Images] | None = None,
-) -> Images:
+) -> tuple[Images, Estimates]:
     """Follows a differential equation by Heun's rule, one evaluation per iteration.
 
     So the network is compiled once, and no evaluation is wasted.
 
     Args:
-      slope: (x, row of `table`) -> dx/dt.
+      slope: (x, row of `table`) -> dx/dt, and the x0 estimate that it comes from.
       start: x before the first step.
       table: at least "predicts", from `heun_evaluations`, and "length", of the step in
         time.
@@ -108,10 +120,11 @@ def heun(
         x, step_start, first = carry
         if perturb is not None:
             x = perturb(x, row)
-        here = slope(x, row)
+        here, x0 = slope(x, row)
         step_start = jnp.where(row["predicts"], x, step_start)
         mean = jnp.where(row["predicts"], here, (first + here) / 2)
-        return (step_start + row["length"] * mean, step_start, here), None
+        return (step_start + row["length"] * mean, step_start, here), x0
 
     carry = (start, start, jnp.zeros_like(start))
-    return jax.lax.scan(body, carry, table)[0][0]
+    (x, _, _), estimates = jax.lax.scan(body, carry, table)
+    return x, estimates

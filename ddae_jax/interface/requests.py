@@ -49,6 +49,8 @@ def _word(name: str, value: Any) -> str:
     if isinstance(value, (str, pathlib.PurePath)):
         return str(value)
     if isinstance(value, (list, tuple)):
+        if value and all(isinstance(item, str) for item in value):
+            return ",".join(value)
         return repr(tuple(value))
     if isinstance(value, (bool, int, float)):
         return repr(value)

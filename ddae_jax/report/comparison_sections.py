@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from ddae_jax.errors import UserError
-from ddae_jax.report import figures, outcome, page
+from ddae_jax.report import figures, outcome, page, turned
 from ddae_jax.report.wording import number, percent
 from ddae_jax.runtime import log
 from ddae_jax.runtime.files import read_json
@@ -54,7 +54,8 @@ def sections(runs: Mapping[str, pathlib.Path]) -> list[page.PageSection]:
     drawn = figures.overlaid_figure(logged, "loss")
     if drawn is not None:
         caption = "Loss over training; runs of other settings may have other losses"
-        blocks.append(page.figure(drawn, "loss of each run over training", caption))
+        still = page.figure(drawn, "loss of each run over training", caption)
+        blocks.append(page.Turned(turned.overlaid(logged, "loss"), still))
     return [page.PageSection("Runs side by side", blocks, _TAB)]
 
 

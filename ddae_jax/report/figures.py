@@ -23,6 +23,17 @@ TYPE_SIZE = 10.0  # points: 13.3 pixels of the page, where a figure is not scale
 WIDTH = 4.6  # inches: half of the page
 
 Record = Mapping[str, float]
+Groups = Sequence[tuple[str, Sequence[tuple[str, str]]]]
+"""Titles, each with names of logged quantities and what they are called."""
+
+NORMS: Groups = [
+    (name.replace("_", " "), [(name, name)])
+    for name in ("gradient_norm", "parameter_norm", "update_norm")
+]
+SPEED: Groups = [
+    ("images/s", [("images_per_second", "images/s")]),
+    ("share of peak FLOP/s", [("peak_share", "share")]),
+]
 
 
 def new_figure(panels: int = 1, height: float = 2.9) -> tuple[Figure, list[Axes]]:
@@ -124,12 +135,35 @@ def _logarithmic(axis: Axes) -> None:
         axis.set_yscale("log")
 
 
-def _panels(records, panels: Sequence[tuple[str, Sequence[tuple[str, str]]]]):
+def losses(records: Sequence[Record]) -> Groups:
+    """The loss, and the loss by noise level: "loss" and "loss/LOW-HIGH"."""
+    levels = sorted(
+        {name for record in records for name in record if name.startswith("loss/")},
+        key=lambda name: float(name.removeprefix("loss/").split("-")[0]),
+    )
+    by_level = [
+        (name, name.removeprefix("loss/").replace("-", " – ")) for name in levels
+    ]
+    return [("loss", [("loss", "loss")]), ("loss by noise level", by_level)]
+
+
+def present(records: Sequence[Record], groups: Groups) -> Groups:
+    """The groups without the quantities that were not logged."""
     kept = []
-    for title, names in panels:
-        present = [pair for pair in names if len(series(records, pair[0])[0])]
-        if present:
-            kept.append((title, present))
+    for title, names in groups:
+        logged = [pair for pair in names if len(series(records, pair[0])[0])]
+        if logged:
+            kept.append((title, logged))
+    return kept
+
+
+def panels(records: Sequence[Record], groups: Groups) -> Figure | None:
+    """Logged quantities over steps, one panel a group; None where none was logged.
+
+    Args:
+      records: one mapping per logged step.
+    """
+    kept = present(records, groups)
     if not kept:
         return None
     figure, axes = new_figure(len(kept), height=2.4)
@@ -143,25 +177,6 @@ def _panels(records, panels: Sequence[tuple[str, Sequence[tuple[str, str]]]]):
             legend(axis)
     axes[-1].set_xlabel("optimiser step")
     return figure
-
-
-def loss_figure(records: Sequence[Record]) -> Figure | None:
-    """Loss, and loss by noise level, over steps; None where no loss was logged.
-
-    Args:
-      records: one mapping per logged step with "step", "loss" and "loss/LOW-HIGH".
-    """
-    levels = sorted(
-        {name for record in records for name in record if name.startswith("loss/")},
-        key=lambda name: float(name.removeprefix("loss/").split("-")[0]),
-    )
-    by_level = [
-        (name, name.removeprefix("loss/").replace("-", " – ")) for name in levels
-    ]
-    return _panels(
-        records,
-        [("loss", [("loss", "loss")]), ("loss by noise level", by_level)],
-    )
 
 
 def overlaid_figure(runs: Mapping[str, Sequence[Record]], name: str) -> Figure | None:
@@ -184,25 +199,6 @@ def overlaid_figure(runs: Mapping[str, Sequence[Record]], name: str) -> Figure |
     axis.set_ylabel(name)
     legend(axis)
     return figure
-
-
-def norm_figure(records: Sequence[Record]) -> Figure | None:
-    """Global norms of gradient, parameters and update over steps; None without."""
-    names = ("gradient_norm", "parameter_norm", "update_norm")
-    return _panels(
-        records, [(name.replace("_", " "), [(name, name)]) for name in names]
-    )
-
-
-def speed_figure(records: Sequence[Record]) -> Figure | None:
-    """Images per second, and the share of the chip's peak where it was logged."""
-    return _panels(
-        records,
-        [
-            ("images/s", [("images_per_second", "images/s")]),
-            ("share of peak FLOP/s", [("peak_share", "share")]),
-        ],
-    )
 
 
 def accuracy_figure(
@@ -247,6 +243,32 @@ def accuracy_figure(
     if levels[0] > 0:
         axis.set_xscale("log")
     axis.set_xlabel("noise level (sigma/alpha)")
+    axis.set_ylabel("test accuracy (%)")
+    legend(axis)
+    return figure
+
+
+def profile(cells: Sequence[Mapping], baselines: Mapping[str, float]) -> Figure:
+    """Test accuracy over the taps, a line per noise level.
+
+    Args:
+      cells: with "tap", "noise_level" and "test", in [0, 1].
+      baselines: label -> accuracy in [0, 1], drawn as horizontal lines.
+    """
+    taps = list(dict.fromkeys(cell["tap"] for cell in cells))
+    levels = sorted({cell["noise_level"] for cell in cells})
+    figure, (axis,) = new_figure(height=3.4)
+    for position, level in enumerate(levels):
+        found = [
+            (taps.index(cell["tap"]), 100 * cell["test"])
+            for cell in cells
+            if cell["noise_level"] == level
+        ]
+        colour = shade(position, len(levels))
+        axis.plot(*zip(*found, strict=True), "o-", color=colour, label=f"{level:.3g}")
+    for colour, (label, value) in zip(COLOURS, baselines.items(), strict=False):
+        axis.axhline(100 * value, color=colour, linestyle=":", label=label)
+    axis.set_xticks(range(len(taps)), taps, rotation=90)
     axis.set_ylabel("test accuracy (%)")
     legend(axis)
     return figure

@@ -47,6 +47,18 @@ def grid(
     return rearrange(framed, "(r c) h w ch -> (r h) (c w) ch", r=rows)
 
 
+def rows(
+    strips: UInt8[np.ndarray, "rows frames height width channels"],
+    wanted: int = WIDTH,
+) -> UInt8[np.ndarray, "tall wide 3"]:
+    """Lays strips of images out below one another, as `grid` does images."""
+    factor = whole_factor(strips.shape[1] * strips.shape[3], wanted)
+    large = enlarge(rgb(strips), factor)
+    gaps = ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0))
+    framed = np.pad(large, gaps, constant_values=_GAP)
+    return rearrange(framed, "r f h w c -> (r h) (f w) c")
+
+
 def png(image: UInt8[np.ndarray, "height width channels"]) -> bytes:
     """A grey or RGB image as a PNG file."""
     buffer = io.BytesIO()

@@ -16,8 +16,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image, UnidentifiedImageError
+from plotly.graph_objects import Figure as PlotlyFigure
 
-from ddae_jax.report import figures, grids
+from ddae_jax.report import figures, grids, turned
 from ddae_jax.report.wording import number
 
 _CSS_PIXELS_PER_INCH = 96
@@ -134,6 +135,25 @@ class EmbeddedImage:
 
 
 @dataclasses.dataclass(frozen=True)
+class Turned:
+    """A figure that a reader can zoom and ask; in print and without a script, a still.
+
+    Attributes:
+      figure: Plotly's.
+      still: the same as a picture, with what it shows and its caption.
+    """
+
+    figure: PlotlyFigure
+    still: EmbeddedImage
+    template: ClassVar[str] = "turned.html"
+
+    @property
+    def content(self) -> str:
+        """The figure as JSON."""
+        return self.figure.to_json()
+
+
+@dataclasses.dataclass(frozen=True)
 class Row:
     """Blocks side by side, one below the other on a narrow screen.
 
@@ -224,14 +244,27 @@ def render(title: str, subtitle: str, sections: Sequence[PageSection]) -> str:
         keep_trailing_newline=True,
     )
     script, _, _ = environment.loader.get_source(environment, "page.js")
-    # The policy of the page lets exactly this script run, whatever a name may hold.
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    plots = any(_holds_plots(section.blocks) for section in sections)
+    scripts = [turned.library()] * plots + [script]
     tabs = [(tab, [part for part in sections if part.tab == tab]) for tab in TABS]
     return environment.get_template("page.html").render(
         title=title,
         subtitle=subtitle,
         above=[part for part in sections if not part.tab],
         tabs=[(tab, inside) for tab, inside in tabs if inside],
-        script=Markup(script),
-        script_hash=f"sha256-{digest}",
+        scripts=[Markup(script) for script in scripts],
+        # The policy lets exactly these run, whatever a name may hold.
+        hashes=" ".join(f"'sha256-{_digest(script)}'" for script in scripts),
+    )
+
+
+def _digest(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _holds_plots(blocks: Sequence[PageBlock]) -> bool:
+    return any(
+        isinstance(block, Turned)
+        or (isinstance(block, Row | Folded) and _holds_plots(block.blocks))
+        for block in blocks
     )

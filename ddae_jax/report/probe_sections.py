@@ -3,7 +3,7 @@
 import pathlib
 from collections.abc import Mapping
 
-from ddae_jax.report import figures, page
+from ddae_jax.report import figures, page, turned
 from ddae_jax.report.wording import noise_levels, number, percent, short
 from ddae_jax.runtime.files import read_json
 
@@ -64,20 +64,35 @@ def probe_figures(workdir: pathlib.Path) -> page.PageSection | None:
     if not probe:
         missing = page.Missing("linear probe", "probe")
         return page.PageSection("Linear probe", [missing], _TAB)
-    blocks = []
-    heat_map = workdir / "probe.png"
-    if heat_map.is_file():
-        caption = "Test accuracy by tap and noise level"
-        blocks.append(page.png_file(heat_map, caption))
+    blocks: list[page.PageBlock] = []
     baselines = {label: cell["test"] for label, cell in _baselines(probe).items()}
     cells = [
         {**cell, "tap": short(cell.get("tap", ""))} for cell in probe.get("cells") or []
     ]
+    # Those of several noise levels at once have no place on one axis of them.
+    placed = [
+        cell
+        for cell in cells
+        if {"test", "noise_level"} <= cell.keys()
+        and len(cell.get("noise_levels", [cell["noise_level"]])) == 1
+    ]
+    picture = workdir / "probe.png"
+    if picture.is_file():
+        caption = "Test accuracy by tap and noise level"
+        still = page.png_file(picture, caption)
+        drawn = turned.heat_map(placed)
+        turns = drawn is not None and isinstance(still, page.EmbeddedImage)
+        blocks.append(page.Turned(drawn, still) if turns else still)
     chosen_tap = short(_chosen(probe).get("tap", ""))
     curve = figures.accuracy_figure(cells, chosen_tap, baselines)
+    taps = turned.profile(placed, baselines)
     if curve is not None:
         caption = "Test accuracy against the noise level"
         blocks.append(page.figure(curve, caption, caption))
+    if taps is not None:
+        caption = "Test accuracy along the network"
+        still = page.figure(figures.profile(placed, baselines), caption, caption)
+        blocks.append(page.Turned(taps, still))
     if not blocks:
         return None
     title = _TITLES.get((probe.get("protocol") or {}).get("classifier"), "Linear probe")

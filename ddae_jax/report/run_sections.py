@@ -2,7 +2,7 @@
 
 import pathlib
 
-from ddae_jax.report import figures, page
+from ddae_jax.report import figures, page, turned
 from ddae_jax.runtime import log
 
 GRIDS_SHOWN = 4
@@ -12,8 +12,8 @@ GRIDS_SHOWN = 4
 def training(workdir: pathlib.Path) -> page.PageSection:
     """Curves of what pretrain logged."""
     rows = log.read_metrics(workdir)
-    loss = figures.loss_figure(rows)
-    if loss is None:
+    losses = figures.losses(rows)
+    if not figures.present(rows, losses):
         missing = page.Missing("training log", "pretrain")
         return page.PageSection("Training", [missing], "Training")
     last = rows[-1]
@@ -27,12 +27,18 @@ def training(workdir: pathlib.Path) -> page.PageSection:
     ):
         if last.get(name) is not None:
             facts[label] = last[name]
-    drawn = [
-        (loss, "loss over training"),
-        (figures.norm_figure(rows), "norms over training"),
-        (figures.speed_figure(rows), "images per second over training"),
+    groups = [
+        (losses, "loss over training"),
+        (figures.NORMS, "norms over training"),
+        (figures.SPEED, "images per second over training"),
     ]
-    blocks = [page.figure(curve, alt) for curve, alt in drawn if curve is not None]
+    blocks = [
+        page.Turned(
+            turned.panels(rows, names), page.figure(figures.panels(rows, names), alt)
+        )
+        for names, alt in groups
+        if figures.present(rows, names)
+    ]
     shown = [page.Row(blocks), page.Facts(facts)]
     return page.PageSection("Training", shown, "Training")
 
@@ -43,6 +49,15 @@ def samples(workdir: pathlib.Path) -> page.PageSection:
     final = workdir / "samples.png"
     if final.is_file():
         blocks.append(page.png_file(final, "Samples of the EMA weights", pixels=True))
+    strips = {
+        "trajectory": "The x0 estimates on the way to a sample, a sample a row",
+        "interpolation": "From one sample to another: the noise between theirs",
+    }
+    blocks += [
+        page.png_file(workdir / f"{name}.png", caption, pixels=True)
+        for name, caption in strips.items()
+        if (workdir / f"{name}.png").is_file()
+    ]
     grids = sorted((workdir / "images").glob("step_*.png"))
     if len(grids) > GRIDS_SHOWN:
         last = len(grids) - 1

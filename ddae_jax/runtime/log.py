@@ -15,6 +15,7 @@ from rich import progress as rich_progress
 
 from ddae_jax.runtime.copy_notes import as_given
 from ddae_jax.runtime.files import NO_SPACE, disk_is_full, replacing
+from ddae_jax.runtime.wandb_log import WandbRun
 
 FILE = "metrics.jsonl"
 _SECONDS = 15  # of silence that nobody minds
@@ -67,7 +68,12 @@ class Metrics:
     step stands there once.
     """
 
-    def __init__(self, workdir: str | pathlib.Path, first_step: int):
+    def __init__(self, workdir: str | pathlib.Path, first_step: int, wandb: str = ""):
+        """Opens the files.
+
+        Args:
+          wandb: a project of Weights & Biases that gets the same; empty for none.
+        """
         self._writes = jax.process_index() == 0
         if not self._writes:
             return
@@ -79,6 +85,7 @@ class Metrics:
         self._events = _summary_writer()(
             str(pathlib.Path(workdir) / "events"), purge_step=first_step + 1
         )
+        self._wandb = WandbRun(pathlib.Path(workdir), wandb) if wandb else None
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Writes one line; values that are not finite become null."""
@@ -91,14 +98,20 @@ class Metrics:
         self._file.flush()
         for key, value in values.items():
             self._events.add_scalar(key, value, step)
+        if self._wandb:
+            self._wandb.write(step, values)
 
     def image(self, step: int, name: str, image: np.ndarray) -> None:
         """Adds a uint8 (height, width, channels) image to the events."""
         if self._writes:
             self._events.add_image(name, image, step, dataformats="HWC")
+        if self._writes and self._wandb:
+            self._wandb.image(step, name, image)
 
     def close(self) -> None:
-        """Flushes both files."""
+        """Flushes the files, and ends the run of Weights & Biases."""
+        if self._writes and self._wandb:
+            self._wandb.close()
         if self._writes:
             self._file.close()
             self._events.close()

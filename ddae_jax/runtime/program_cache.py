@@ -17,7 +17,7 @@ from ddae_jax.runtime import files
 
 _FOLDER = "programs"
 _BYTES = 1 << 30  # of all programs; the largest we know, DiT-XL/2's step, has 10 MB
-_SECONDS = 0.1  # what compiles faster is not kept
+_SECONDS = 0.02  # what compiles faster is not kept
 _WRITING = 60  # seconds within which another run may be writing
 _CPUINFO = pathlib.Path("/proc/cpuinfo")
 

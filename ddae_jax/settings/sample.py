@@ -15,6 +15,19 @@ class SampleSettings:
     count: int = setting(64, "images", least=1, most=COUNT, test=8)
     batch_size: int = setting(64, "over all devices", least=1, most=BATCH, test=8)
     grid: int = setting(64, "images in the grid picture", least=0, most=10_000, test=8)
+    trajectories: int = setting(
+        0,
+        "samples of which the estimates on the way are shown",
+        least=0,
+        most=64,
+        test=0,
+    )
+    interpolations: int = setting(
+        0, "pairs of samples of which those between are shown", least=0, most=64, test=0
+    )
+    frames: int = setting(
+        8, "images of a trajectory or an interpolation", least=2, most=64
+    )
     png_folder: bool = setting(False, "also write every image as a file")
     label: int = setting(
         -1,

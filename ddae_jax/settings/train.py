@@ -53,6 +53,9 @@ class TrainSettings:
         most=BATCH,
     )
     log_every: int = setting(50, "steps", least=1, most=STEPS, test=2)
+    wandb: str = setting(
+        "", "project of Weights & Biases that gets the log of pre-training, too"
+    )
     sample_every: int = setting(
         0,
         "steps between grids of samples in the log; 0: never",

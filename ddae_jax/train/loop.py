@@ -149,9 +149,12 @@ class _Run:
         self.owed = notes.get("owed", False)
         self.window = Window.from_json(notes.get("window"))
         self.since_save = Window.from_json(notes.get("since_save"))
-        self.metrics = log.Metrics(folder, first - 1 if self.owed else first)
+        self.metrics = log.Metrics(
+            folder, first - 1 if self.owed else first, plan.wandb
+        )
         self.progress = log.Progress(plan.title, plan.steps, first)
         self.step_flops: float | None = None
+        self.flops_known = False  # or known not to be counted here
         self.mark = time.monotonic()  # until when seconds are counted
         self.timing: float | None = None  # since when steps are timed
 
@@ -172,7 +175,6 @@ class _Run:
             self.step += count
             if self.timing is None:
                 jax.block_until_ready(new)
-                self.step_flops = self.trainer.flops()
                 self.timing = time.monotonic()
                 self.progress.begin(self.step)
             else:
@@ -256,6 +258,9 @@ class _Run:
             for name, value in {"loss": values["loss"], **numbers}.items()
         )
         values["learning_rate"] = self.trainer.learning_rate(self.step - 1)
+        if self.window.timed_steps and not self.flops_known:
+            # Counting takes seconds: the first step does not wait for it.
+            self.step_flops, self.flops_known = self.trainer.flops(), True
         values |= self.window.rates(self.plan.batch_size, self.step_flops, peak_flops())
         if self.step_flops:
             values["flops_per_step"] = self.step_flops

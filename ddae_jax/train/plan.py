@@ -82,6 +82,7 @@ class Plan:
       log: rows of metrics, each the mean since the row before; there is one at the end.
       checkpoint: saves; there is one at the end, too.
       keep: which checkpoints stay.
+      wandb: project of Weights & Biases that gets the rows too; empty for none.
       lower: the config's field to lower where the loss diverges.
     """
 
@@ -92,6 +93,7 @@ class Plan:
     log: When = Every(50)
     checkpoint: When = Every(1000)
     keep: Keep = Keep()
+    wandb: str = ""
     lower: str = "the learning rate"
 
     def count(self, step: int, hooks: tuple[Hook, ...]) -> int:

@@ -194,3 +194,13 @@ def test_a_sampler_ends_at_the_image_that_the_denoiser_sees_everywhere(name, sam
     noise = jax.random.normal(jax.random.key(0), wanted.shape)
     draw = jax.jit(lambda noise: sampler(denoise, process, noise, step_noise))
     np.testing.assert_allclose(draw(noise), wanted, atol=0.02)
+    found, estimates = jax.jit(
+        lambda noise: sampler.path(denoise, process, noise, step_noise)
+    )(noise)
+    np.testing.assert_allclose(found, draw(noise), atol=1e-5)
+    evaluations = len(next(iter(sampler.table(process).values())))
+    assert estimates.shape == (evaluations, *noise.shape)
+    np.testing.assert_allclose(estimates[-1], wanted, atol=0.02)
+    # Who does not ask for the estimates does not hold them.
+    held = draw.lower(noise).compile().memory_analysis().temp_size_in_bytes
+    assert held < estimates.nbytes / 2 or evaluations < 60

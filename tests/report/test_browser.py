@@ -126,3 +126,35 @@ def test_all_tabs_are_open_in_print_and_without_javascript(opened):
     panels = page.query_selector_all("[role=tabpanel]")
     assert len(panels) == 5 and all(panel.is_visible() for panel in panels)
     assert not page.is_visible("#tabs") and not page.is_visible("#scheme")
+
+
+PLOT = "#training .plot"
+FONT = f"document.querySelector('{PLOT}').layout.font.color"
+
+
+def test_a_curve_can_be_zoomed_and_asked(opened):
+    page = opened()
+    page.wait_for_selector(f"{PLOT} .nsewdrag")
+    assert page.get_attribute(PLOT, "aria-label") == "loss over training"
+    assert not page.is_visible("#training .still img")
+    box = page.locator(f"{PLOT} .nsewdrag").first.bounding_box()
+    left, middle = box["x"] + 0.3 * box["width"], box["y"] + box["height"] / 2
+    page.mouse.move(left, middle)
+    page.wait_for_selector(f"{PLOT} .hoverlayer text")
+    span = f"(([a, b]) => b - a)(document.querySelector('{PLOT}').layout.xaxis.range)"
+    before = page.evaluate(span)
+    page.mouse.down()
+    page.mouse.move(left + 0.4 * box["width"], middle, steps=4)
+    page.mouse.up()
+    page.wait_for_function(f"{span} < 0.6 * {before}")
+
+
+def test_curves_take_the_colours_of_the_page_and_print_as_pictures(opened):
+    page = opened(color_scheme="light")
+    page.wait_for_function(f"{FONT} === 'rgb(31, 41, 51)'")
+    page.click("#scheme")
+    page.wait_for_function(f"{FONT} === 'rgb(228, 231, 235)'")
+    page.emulate_media(media="print")
+    assert page.is_visible("#training .still img") and not page.is_visible(PLOT)
+    page = opened(java_script_enabled=False)
+    assert page.is_visible("#training .still img") and not page.is_visible(PLOT)

@@ -7,9 +7,11 @@ from PIL import Image
 
 from ddae_jax import main
 from ddae_jax.errors import UserError
+from ddae_jax.experiment.trained import Trained
 from ddae_jax.runtime import parallel
 from ddae_jax.settings import schema
 from ddae_jax.tasks import sample
+from ddae_jax.tasks.sample import paths
 from tests.tools import compilations
 from tests.tools import runs as run_tools
 from tests.tools.experiments import experiment_of
@@ -53,6 +55,50 @@ def test_a_sample_depends_on_seed_and_index_alone(process):
     assert np.abs(six[0].astype(int) - six[1]).max() > 1
     config.seed = 1
     assert np.abs(draw(config, params, 6, 6).astype(int) - six).max() > 1
+
+
+def untrained(config):
+    """What a task takes, with weights as they are drawn."""
+    experiment = experiment_of(config)
+    params = jax.jit(lambda key: experiment.denoiser.init(key, (8, 8, 1)))(
+        jax.random.key(0)
+    )
+    mesh = parallel.make_mesh()
+    return experiment, Trained(experiment.denoiser, params, 0, (8, 8, 1), mesh)
+
+
+@pytest.mark.parametrize("process", ["ddpm", "edm"])
+def test_strips_begin_and_end_at_samples(process):
+    config = tiny_config(process)
+    config.sampler.steps = 5
+    config.sampler["eta" if process == "ddpm" else "churn"] = 1.0
+    config.sample.frames = 4
+    experiment, trained = untrained(config)
+    samples = draw(config, trained.params, 4, 4).astype(int)
+    ways = paths.trajectories(experiment, trained, 2, 10)
+    assert ways.shape == (2, 4, 8, 8, 1)
+    assert np.abs(ways[:, -1] - samples[:2]).max() <= 1
+    assert np.abs(ways[:, 0].astype(int) - ways[:, -1]).max() > 1
+    between = paths.interpolations(experiment, trained, 2, 10)
+    assert between.shape == (2, 4, 8, 8, 1)
+    assert np.abs(between[:, 0] - samples[::2]).max() <= 1
+    assert np.abs(between[:, -1] - samples[1::2]).max() <= 1
+    assert np.abs(between[:, 1].astype(int) - between[:, 2]).max() > 1
+
+
+@pytest.mark.slow
+def test_strips_are_written_where_asked_for_and_shown(pretrained_copy):
+    flags = ["main", *run_tools.TINY, f"--workdir={pretrained_copy}"]
+    few = ["--config.sample.count=2", "--config.sample.batch_size=2"]
+    strips = ["--config.sample.trajectories=1", "--config.sample.interpolations=1"]
+    main.run([*flags, "--task=sample,report", *few, *strips])
+    report = (pretrained_copy / "report.html").read_text()
+    for name in ("trajectory", "interpolation"):
+        with Image.open(pretrained_copy / f"{name}.png") as image:
+            assert image.width >= 4 * image.height
+    assert "on the way to a sample" in report and "From one sample to" in report
+    main.run([*flags, "--task=sample", *few])  # of other samples they are not left
+    assert not (pretrained_copy / "trajectory.png").exists()
 
 
 @pytest.mark.slow

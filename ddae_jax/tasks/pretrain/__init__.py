@@ -11,7 +11,7 @@ from ddae_jax.data.source import Source
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import Experiment, memory
 from ddae_jax.report import grids
-from ddae_jax.runtime import checkpoint, parallel, processes
+from ddae_jax.runtime import checkpoint, parallel, processes, wandb_log
 from ddae_jax.tasks import sample
 from ddae_jax.tasks.pretrain import overhead, source_search, start, targets, watch
 from ddae_jax.train import loop, profile
@@ -28,6 +28,7 @@ def run(experiment: Experiment) -> Experiment:
     self-conditioning.
     """
     train = experiment.settings.train
+    wandb_log.check(train.wandb)
     source = experiment.source("train")
     _check_settings(experiment, source)
     first = not checkpoint.has_any(experiment.workdir)
@@ -54,6 +55,7 @@ def run(experiment: Experiment) -> Experiment:
         log=Every(train.log_every),
         checkpoint=Every(train.checkpoint_every),
         keep=checkpoint.Keep(train.keep_latest, train.keep_every, train.keep_best),
+        wandb=train.wandb,
         lower="train.learning_rate",
     )
     hooks = tuple(

@@ -9,57 +9,15 @@ from absl import logging
 from jax.sharding import Mesh
 
 from ddae_jax.denoiser import Denoiser
-from ddae_jax.diffusion.guidance import Guidance
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import Experiment, autoencoder
 from ddae_jax.features.latents import Latents
-from ddae_jax.generate import Generator, generate
+from ddae_jax.generate import generate
 from ddae_jax.report import grids
 from ddae_jax.runtime import log, parallel, processes
 from ddae_jax.runtime.files import replacing
-
-
-def configured_draw(
-    experiment: Experiment,
-    denoiser: Denoiser,
-    image_shape: tuple[int, int, int],
-    latents: Latents | None = None,
-) -> Generator:
-    """The sampler of the config, as a function of (params, key, indices, labels)."""
-    settings = experiment.settings.sample
-    if settings.guidance_scale != 1 and (
-        not experiment.settings.train.class_conditional
-        or denoiser.network.null_label is None
-    ):
-        raise UserError(
-            "config.sample.guidance_scale: needs a network trained with classes "
-            'and with "no class"'
-        )
-    guidance = Guidance(
-        settings.guidance_scale,
-        *settings.guidance_interval,
-        settings.guidance_channels,
-    )
-    return Generator(
-        denoiser, experiment.settings.sampler, image_shape, guidance, latents
-    )
-
-
-def sample_labels(
-    experiment: Experiment, indices: np.ndarray, class_count: int
-) -> np.ndarray | None:
-    """Classes of the samples: config.sample.label, or all in turn; None without."""
-    if not experiment.settings.train.class_conditional:
-        return None
-    label = experiment.settings.sample.label
-    if not -1 <= label < class_count:
-        raise UserError(
-            f"config.sample.label: {label} is no class; known: 0 to {class_count - 1}, "
-            "or -1 for all in turn"
-        )
-    return (indices % class_count if label == -1 else indices * 0 + label).astype(
-        np.int32
-    )
+from ddae_jax.tasks.sample import paths
+from ddae_jax.tasks.sample.draw import configured_draw, sample_labels
 
 
 def batches(
@@ -136,7 +94,10 @@ def grid_function(
 
 
 def run(experiment: Experiment) -> None:
-    """Writes samples.npz (arr_0), samples.png and, if asked, samples/000000.png ..."""
+    """Writes samples.npz (arr_0), samples.png and, if asked, samples/000000.png ...
+
+    If asked, too: trajectory.png and interpolation.png.
+    """
     trained = experiment.trained()
     count = experiment.settings.sample.count
     progress = log.Progress("sample", count)
@@ -182,3 +143,4 @@ def run(experiment: Experiment) -> None:
         logging.info("%d samples in %s", count, archive)
 
     processes.on_first(write)
+    paths.write(experiment, trained)

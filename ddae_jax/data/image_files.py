@@ -62,18 +62,20 @@ def _extensions() -> frozenset[str]:
 
 
 def read(
-    path: pathlib.Path,
+    file: pathlib.Path | bytes,
     image_shape: tuple[int, int, int],
     enlarge: bool,
     resize: str = image_ops.BICUBIC,
+    where: str = "",
 ) -> np.ndarray:
-    """Reads a file and brings it to `image_shape` as a data set does.
+    """Reads a file, or its content, and brings it to `image_shape` as a data set does.
 
     Colours are converted; larger images are resized and their centre is cropped.
 
     Args:
       enlarge: resize smaller images too; else they get a black margin.
       resize: how, see `images.resize`.
+      where: what errors call it; empty: its path.
 
     Returns:
       uint8 of `image_shape`.
@@ -82,16 +84,17 @@ def read(
       UserError: unreadable, or not convertible; names the file.
     """
     height, width, channels = image_shape
-    image = image_ops.decode(path, str(path), None, channels)
+    where = where or str(file)
+    image = image_ops.decode(file, where, None, channels)
     if image.shape == image_shape:
         return image
     if height != width:
         raise UserError(
-            f"{path}: {image.shape[0]}x{image.shape[1]} pixels; this network takes "
+            f"{where}: {image.shape[0]}x{image.shape[1]} pixels; this network takes "
             f"{height}x{width}, to which images are not resized"
         )
     if enlarge:
-        return image_ops.decode(path, str(path), height, channels, resize)
+        return image_ops.decode(file, where, height, channels, resize)
     return image_ops.fit(image[None], height, resize)[0]
 
 

@@ -10,7 +10,8 @@ from ddae_jax.errors import UserError
 
 # To fit components and centres; all positions are then shown.
 _FITTED = 20_000
-_TAILS = (1.0, 99.0)  # percentiles that become 0 and 1: outliers would grey the rest
+TAILS = (1.0, 99.0)
+"""Percentiles that become 0 and 1: outliers would grey the rest."""
 
 
 Maps = Sequence[Float[np.ndarray, "... channels"]]
@@ -42,7 +43,7 @@ def principal_colours(
     count = min(3, *fitted.shape)
     analysis = PCA(count, svd_solver="full").fit(fitted)
     components = np.concatenate([analysis.transform(_points(one)) for one in maps])
-    low, high = np.percentile(components, _TAILS, axis=0)
+    low, high = np.percentile(components, TAILS, axis=0)
     # A component without spread is rounding errors.
     largest = max(np.abs(one).max() for one in maps)
     flat = high - low <= 1e-6 * max(largest, 1e-30)

@@ -24,7 +24,15 @@ from ddae_jax.report.wording import number
 _CSS_PIXELS_PER_INCH = 96
 # Half of the page's width: what is wider gets a row of its own.
 _COLUMN = 470
-TABS = ("Training", "Samples", "Features", "Evaluation", "Comparison", "Provenance")
+TABS = (
+    "Explore",
+    "Training",
+    "Samples",
+    "Features",
+    "Evaluation",
+    "Comparison",
+    "Provenance",
+)
 """In the order of the page; one without sections is left out."""
 _NUMERIC = re.compile(r"–?|[-+]?[\d.,]+(e[-+]?\d+)?( %)?( ± [\d.]+)?|-?inf|nan")
 
@@ -228,12 +236,18 @@ def png_file(path: pathlib.Path, caption: str, pixels: bool = False) -> PageBloc
     return EmbeddedImage(content, caption, caption, width=width, pixels=pixels)
 
 
-def render(title: str, subtitle: str, sections: Sequence[PageSection]) -> str:
+def render(
+    title: str,
+    subtitle: str,
+    sections: Sequence[PageSection],
+    served: bool = False,
+) -> str:
     """The whole document.
 
     Args:
       title, subtitle: plain text.
       sections: in the order of the page, within each tab.
+      served: by the task explore, whose script may ask the server for more.
     """
     environment = Environment(
         loader=PackageLoader("ddae_jax.report"),
@@ -243,23 +257,19 @@ def render(title: str, subtitle: str, sections: Sequence[PageSection]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    script, _, _ = environment.loader.get_source(environment, "page.js")
-    plots = any(_holds_plots(section.blocks) for section in sections)
-    scripts = [turned.library()] * plots + [script]
+    names = ("page.js", "explorer.js") if served else ("page.js",)
+    scripts = [environment.loader.get_source(environment, name)[0] for name in names]
+    if any(_holds_plots(section.blocks) for section in sections):
+        scripts.insert(0, turned.library())
     tabs = [(tab, [part for part in sections if part.tab == tab]) for tab in TABS]
     return environment.get_template("page.html").render(
         title=title,
         subtitle=subtitle,
         above=[part for part in sections if not part.tab],
         tabs=[(tab, inside) for tab, inside in tabs if inside],
-        scripts=[Markup(script) for script in scripts],
-        # The policy lets exactly these run, whatever a name may hold.
-        hashes=" ".join(f"'sha256-{_digest(script)}'" for script in scripts),
+        scripts=[(Markup(script), _hash(script)) for script in scripts],
+        served=served,
     )
-
-
-def _digest(script: str) -> str:
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def _holds_plots(blocks: Sequence[PageBlock]) -> bool:
@@ -268,3 +278,9 @@ def _holds_plots(blocks: Sequence[PageBlock]) -> bool:
         or (isinstance(block, Row | Folded) and _holds_plots(block.blocks))
         for block in blocks
     )
+
+
+def _hash(script: str) -> str:
+    """The policy of the page lets exactly this script run, whatever a name may hold."""
+    digest = hashlib.sha256(script.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"

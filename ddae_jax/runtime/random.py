@@ -38,6 +38,8 @@ STREAMS = {
     "dense/test_noise": "noise of test images, by index",
     "predict/noise": "noise of the user's images, by index",
     "predict/head": "noise of training images under the head, by index",
+    "explore/noise": "the one noise of whatever image is looked at",
+    "explore/references": "noise of the images beside it, by index",
     "finetune/fit": "the initial head; augmentation, noise, mixing and dropout",
     "finetune/test_noise": "noise of test images, by index",
     "noisy_classifier/init": "initial parameters",

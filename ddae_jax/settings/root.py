@@ -11,6 +11,7 @@ from ddae_jax.settings.data import DataSettings
 from ddae_jax.settings.dense import DenseSettings
 from ddae_jax.settings.diagnose import DiagnoseSettings
 from ddae_jax.settings.encode import EncodeSettings
+from ddae_jax.settings.explore import ExploreSettings
 from ddae_jax.settings.export import ExportSettings
 from ddae_jax.settings.fid import FidSettings
 from ddae_jax.settings.fields import setting
@@ -77,6 +78,7 @@ class Settings:
     diagnose: DiagnoseSettings = DiagnoseSettings()
     dense: DenseSettings = DenseSettings()
     predict: PredictSettings = PredictSettings()
+    explore: ExploreSettings = ExploreSettings()
     finetune: FinetuneSettings = FinetuneSettings()
     noisy_classifier: NoisyClassifierSettings = NoisyClassifierSettings()
     reid: ReidSettings = ReidSettings()

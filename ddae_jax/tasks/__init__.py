@@ -50,6 +50,7 @@ TASKS = {
     "reid": Task("find persons across cameras", f"{_HERE}.reid"),
     "track": Task("probe and FID over the checkpoints", f"{_HERE}.track"),
     "report": Task("one page about all of it", f"{_HERE}.report"),
+    "explore": Task("a page on which to look at taps", f"{_HERE}.explore"),
     "export": Task("write the EMA weights", f"{_HERE}.export"),
 }
 """Word of --task -> task."""

@@ -42,23 +42,27 @@ def run(experiment: Experiment) -> None:
 
 
 def _write(experiment: Experiment) -> None:
+    path = experiment.workdir / FILE
+    with replacing(path) as part:
+        part.write_text(page_of(experiment))
+    logging.info("report: %s", path.resolve())
+
+
+def page_of(experiment: Experiment, explorer: Sequence[page.PageSection] = ()) -> str:
+    """The page about the workdir of an experiment, as HTML; see `build`."""
     settings = experiment.settings
     subtitle = "{network} under {process}".format(**settings.names)
     data = describe_data(read_json(experiment.workdir / "data.json") or {})
     if data:
         subtitle += f", on {data}"
-    path = experiment.workdir / FILE
-    with replacing(path) as part:
-        part.write_text(
-            build(
-                experiment.workdir,
-                settings.title,
-                subtitle,
-                plain.of_settings(settings),
-                [path for path in settings.report.compare.split(",") if path],
-            )
-        )
-    logging.info("report: %s", path.resolve())
+    return build(
+        experiment.workdir,
+        settings.title,
+        subtitle,
+        plain.of_settings(settings),
+        [path for path in settings.report.compare.split(",") if path],
+        explorer,
+    )
 
 
 def build(
@@ -67,6 +71,7 @@ def build(
     subtitle: str,
     config: Mapping,
     compare: Sequence[str] = (),
+    explorer: Sequence[page.PageSection] = (),
 ) -> str:
     """The page about a workdir, as HTML.
 
@@ -74,6 +79,7 @@ def build(
       title, subtitle: plain text.
       config: shown where the workdir has no config.json.
       compare: workdirs of other runs.
+      explorer: of a page that is served: what its script asks the server for.
 
     Raises:
       UserError: one to compare is no workdir.
@@ -85,7 +91,8 @@ def build(
     sections += comparison_sections.sections(runs)
     sections.append(provenance_sections.commands(workdir, config))
     sections.append(provenance_sections.versions())
-    return page.render(title, subtitle, sections)
+    sections += explorer
+    return page.render(title, subtitle, sections, served=bool(explorer))
 
 
 def describe_data(data: Mapping) -> str:

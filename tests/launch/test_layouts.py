@@ -19,8 +19,9 @@ from tests.tools import runs as run_tools
 pytestmark = pytest.mark.slow
 
 OTHERS = ("2x2", "4x1")
-# `import`, `encode`, `reid` have a test of their own; `prepare` needs a network.
-APART = ("preflight", "prepare", "import", "encode", "reid")
+# `import`, `encode`, `reid` have a test of their own; `prepare` needs a network,
+# and `explore` serves one process until it is stopped.
+APART = ("preflight", "prepare", "import", "encode", "reid", "explore")
 # Weights after four steps differ by 1e-6 of themselves; a converged logistic head, and
 # what follows from it, by what its solver leaves.
 TOLERANCES = (

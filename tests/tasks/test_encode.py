@@ -14,9 +14,10 @@ from ddae_jax.data import latents as latents_data
 from ddae_jax.data import sources
 from ddae_jax.errors import UserError
 from ddae_jax.experiment import autoencoder
+from ddae_jax.features.encode import example_noise
 from ddae_jax.runtime.log import read_metrics
 from ddae_jax.settings import saved
-from ddae_jax.tasks import encode
+from ddae_jax.tasks import encode, explore
 from tests.tools import golden_values
 from tests.tools.configs import CONFIGS
 from tests.tools.experiments import experiment_of
@@ -186,6 +187,30 @@ def test_images_of_the_same_set_are_probed(trained, vae):
     probe = json.loads((trained / "probe.json").read_text())
     assert probe["data"] == "digits" and 0 <= probe["chosen"]["test"] <= 1
     assert "digits (latents)" in (trained / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_images_of_the_same_set_are_explored(trained):
+    """They are encoded, and what the denoiser sees and makes of them is decoded."""
+    data = dict(name="digits", folder="", channels=3, image_size=8)
+    experiment = (
+        experiment_of(saved.read(trained), trained)
+        .changed("data", **data)
+        .changed("explore", references=20, count=2)
+    )
+    explorer = explore.open_explorer(experiment)
+    image = explorer.chosen.source.read([1])[0]
+    shown = explorer.explored(image, 0, explorer.cell.tap)
+    latents, params = explorer.trained.latents, explorer.trained.autoencoder
+    key, first = experiment.stream("explore/noise"), jnp.zeros(1, int)
+    of_posterior = example_noise(key, first, (4, 4, 8))[..., :4]
+    x0 = latents.encode(params, image[None] / np.float32(127.5) - 1, of_posterior)
+    decoded = np.asarray(latents.decode(params, x0)[0], int)
+    away = np.abs(decoded - shown.noisy).mean()
+    assert away < 3 and shown.denoised.shape == (8, 8, 3)
+    assert all(found.clusters.shape == (2, 2) for found in shown.maps.values())
+    noisier = explorer.explored(image, len(explorer.levels) - 1, explorer.cell.tap)
+    assert np.abs(decoded - noisier.noisy).mean() > 3 * away
 
 
 @pytest.mark.parametrize(

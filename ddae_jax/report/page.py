@@ -257,25 +257,19 @@ def render(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    plots = any(_holds_plots(section.blocks) for section in sections)
     names = ("page.js", "explorer.js") if served else ("page.js",)
-    scripts = [turned.library()] * plots
-    scripts += [environment.loader.get_source(environment, name)[0] for name in names]
+    scripts = [environment.loader.get_source(environment, name)[0] for name in names]
+    if any(_holds_plots(section.blocks) for section in sections):
+        scripts.insert(0, turned.library())
     tabs = [(tab, [part for part in sections if part.tab == tab]) for tab in TABS]
     return environment.get_template("page.html").render(
         title=title,
         subtitle=subtitle,
         above=[part for part in sections if not part.tab],
         tabs=[(tab, inside) for tab, inside in tabs if inside],
-        scripts=[Markup(script) for script in scripts],
-        # The policy lets exactly these run, whatever a name may hold.
-        hashes=" ".join(f"'sha256-{_digest(script)}'" for script in scripts),
+        scripts=[(Markup(script), _hash(script)) for script in scripts],
         served=served,
     )
-
-
-def _digest(script: str) -> str:
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def _holds_plots(blocks: Sequence[PageBlock]) -> bool:
@@ -284,3 +278,9 @@ def _holds_plots(blocks: Sequence[PageBlock]) -> bool:
         or (isinstance(block, Row | Folded) and _holds_plots(block.blocks))
         for block in blocks
     )
+
+
+def _hash(script: str) -> str:
+    """The policy of the page lets exactly this script run, whatever a name may hold."""
+    digest = hashlib.sha256(script.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"

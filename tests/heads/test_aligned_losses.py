@@ -7,6 +7,7 @@ import pytest
 
 from ddae_jax.heads import aligned_losses as losses
 from ddae_jax.metrics.euclidean import euclidean_distances
+from tests.tools import double_precision
 
 IDENTITIES = np.array([3, 1, 3, 7, 1, 3])
 RNG = np.random.default_rng(0)
@@ -17,8 +18,8 @@ CLASSES = np.array([0, 2, 4, 1, 2, 3])
 
 
 @pytest.fixture(autouse=True)
-def double_precision():
-    with jax.enable_x64(True):
+def in_float64():
+    with double_precision.float64():
         yield
 
 

@@ -141,7 +141,9 @@ def test_loading_says_nothing(pretrained_copy):
     done = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True
     )
-    assert done.stderr == done.stdout == ""
+    # grain's own, where jaxlib is older than its profiler wants.
+    said = [line for line in done.stderr.splitlines() if "Grain multi" not in line]
+    assert not said and not done.stdout
 
 
 def test_a_model_shows_itself_in_one_line(model):

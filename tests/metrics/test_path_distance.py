@@ -8,6 +8,7 @@ from jax.test_util import check_grads
 
 from ddae_jax.metrics import path_distance
 from ddae_jax.metrics.euclidean import euclidean_distances
+from tests.tools import double_precision
 
 
 def stripes(seed, images, rows, features=6):
@@ -46,7 +47,7 @@ def test_the_distance_is_that_of_the_formulas(monkeypatch, rows, columns):
     expected = plain_path_distances(first, second)
     # Two images at a time, and one that is left.
     monkeypatch.setattr(path_distance, "_BLOCK", 2 * 4 * rows * columns)
-    with jax.enable_x64(True):
+    with double_precision.float64():
         program = jax.jit(path_distance.path_distances)
         found = program(jnp.asarray(first), jnp.asarray(second))
         np.testing.assert_allclose(found, expected, rtol=1e-12)
@@ -74,7 +75,7 @@ def test_one_image_at_a_time_changes_nothing(monkeypatch):
 
 
 def test_gradients_are_those_of_differences():
-    with jax.enable_x64(True):
+    with double_precision.float64():
         first, second = jnp.asarray(stripes(4, 3, 4)), jnp.asarray(stripes(5, 2, 5))
         program = jax.jit(path_distance.path_distances)
         check_grads(program, (first, second), order=1, modes=["rev"])

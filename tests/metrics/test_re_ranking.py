@@ -1,11 +1,11 @@
 """Re-ranking in blocks against plain dense NumPy, written from the formulas."""
 
-import jax
 import numpy as np
 import pytest
 
 from ddae_jax.errors import UserError
 from ddae_jax.metrics import re_ranking
+from tests.tools import double_precision
 
 
 def persons(seed, images=90, of_each=6, width=16, spread=0.9):
@@ -88,7 +88,7 @@ def test_any_distances_can_be_re_ranked(small_blocks):
     given = re_ranking.Distances(
         lambda start, stop: whole[start:stop], lambda i, j: whole[i, j], len(whole)
     )
-    with jax.enable_x64(True):
+    with double_precision.float64():
         found = np.concatenate(list(re_ranking.re_rank(given, 30)))
     expected = dense(whole, 30, 20, 6, 0.3)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)

@@ -17,6 +17,15 @@ def fresh():
     compiler.options_for_one_call.cache_clear()
 
 
+@pytest.fixture
+def ynnpack_options():
+    options = compiler.compiler_options()
+    if options is None and jax.__version_info__ < (0, 10):
+        pytest.skip("this XLA does not know the options: jax before 0.10")
+    assert options is not None
+    return options
+
+
 def kernel_gradient(kernel, images):
     def convolve(kernel):
         return lax.conv_general_dilated(
@@ -26,12 +35,10 @@ def kernel_gradient(kernel, images):
     return jax.grad(lambda kernel: (convolve(kernel) ** 2).sum())(kernel)
 
 
-def test_convolutions_on_the_cpu_do_not_go_to_ynnpack():
-    options = compiler.compiler_options()
-    assert options is not None
+def test_convolutions_on_the_cpu_do_not_go_to_ynnpack(ynnpack_options):
     images = np.random.default_rng(0).normal(size=(4, 16, 16, 8)).astype(np.float32)
     kernel = np.random.default_rng(1).normal(size=(3, 3, 8, 8)).astype(np.float32)
-    ours = jax.jit(kernel_gradient, compiler_options=options)
+    ours = jax.jit(kernel_gradient, compiler_options=ynnpack_options)
     text = ours.lower(kernel, images).compile().as_text()
     assert "convolution(" in text and "__ynn_fusion" not in text
     expected = jax.jit(kernel_gradient)(kernel, images)
@@ -41,11 +48,9 @@ def test_convolutions_on_the_cpu_do_not_go_to_ynnpack():
         np.testing.assert_array_equal(ours(kernel, images), first)
 
 
-def test_sums_over_batch_and_pixels_on_the_cpu_go_to_ynnpack():
+def test_sums_over_batch_and_pixels_on_the_cpu_go_to_ynnpack(ynnpack_options):
     images = np.random.default_rng(0).normal(size=(8, 16, 16, 32)).astype(np.float32)
-    total = jax.jit(
-        lambda x: (x * x).sum((0, 1, 2)), compiler_options=compiler.compiler_options()
-    )
+    total = jax.jit(lambda x: (x * x).sum((0, 1, 2)), compiler_options=ynnpack_options)
     assert "__ynn_fusion" in total.lower(images).compile().as_text()
     expected = (images.astype(np.float64) ** 2).sum((0, 1, 2))
     first = np.asarray(total(images))

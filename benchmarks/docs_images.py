@@ -19,6 +19,8 @@ import ddae_jax
 from ddae_jax.data import augment
 from ddae_jax.diffusion import PROCESSES
 from ddae_jax.report import figures, pictures
+from ddae_jax.tasks import explore
+from ddae_jax.tasks.explore import serving
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/digits", "A finished run.")
 OUT = flags.DEFINE_string("out", "docs/images", "Folder of the pictures.")
@@ -84,6 +86,31 @@ def screenshots(report: pathlib.Path, out: pathlib.Path) -> None:
         browser.close()
 
 
+def explorer(model: ddae_jax.Model, out: pathlib.Path) -> None:
+    """The page that --task=explore serves, at a middle noise level."""
+    from playwright import sync_api
+
+    served = explore.served(model.experiment)
+    with (
+        serving.listen(0) as listening,
+        serving.started(served, listening),
+        sync_api.sync_playwright() as started,
+    ):
+        browser = started.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+        )
+        page = browser.new_page(viewport={"width": _SIDE, "height": 900})
+        page.goto(f"http://{serving.HOST}:{listening.getsockname()[1]}/")
+        page.wait_for_selector("#explorer[data-shown]")
+        page.focus("#level")
+        for _ in range(12):
+            page.keyboard.press("ArrowRight")
+        level = page.input_value("#level")
+        page.wait_for_selector(f"#explorer[data-shown*='level={level}&']")
+        page.locator("#explorer").screenshot(path=out / "explorer.png")
+        browser.close()
+
+
 def main(argv):
     """Writes the pictures."""
     del argv
@@ -114,6 +141,7 @@ def main(argv):
         shutil.copyfile(path, out / f"{name}.png")
     if SCREENSHOTS.value:
         screenshots(workdir / "report.html", out)
+        explorer(model, out)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Serves a page, on this machine alone, on which taps are looked at with any image."""
 
 import importlib.util
+import typing
 
 import jax
 from absl import logging
@@ -12,6 +13,9 @@ from ddae_jax.tasks.explore.explorer import Explorer
 from ddae_jax.tasks.explore.uploads import Uploads
 from ddae_jax.tasks.predict import head as predict_head
 from ddae_jax.tasks.predict.head import Predictor
+
+if typing.TYPE_CHECKING:
+    from starlette.types import ASGIApp
 
 _NEEDED = ("starlette", "uvicorn")
 
@@ -34,15 +38,25 @@ def run(experiment: Experiment) -> None:
             "--task=explore takes one process, and this run has "
             f"{jax.process_count()}; it uses all devices of its machine"
         )
-    from ddae_jax.tasks.explore import application, serving
+    from ddae_jax.tasks.explore import serving
 
     # Before what takes long: the port may be taken.
-    listening = serving.listen(experiment.settings.explore.port)
-    with listening:
-        explorer = open_explorer(experiment)
-        uploads = Uploads(experiment, explorer.trained)
-        page = panel.render(experiment, explorer)
-        serving.serve(application.application(explorer, uploads, page), listening)
+    with serving.listen(experiment.settings.explore.port) as listening:
+        serving.serve(served(experiment), listening)
+
+
+def served(experiment: Experiment) -> "ASGIApp":
+    """The page and what it asks for, ready to be served.
+
+    Raises:
+      UserError: see `run`.
+    """
+    from ddae_jax.tasks.explore import application
+
+    explorer = open_explorer(experiment)
+    uploads = Uploads(experiment, explorer.trained)
+    page = panel.render(experiment, explorer)
+    return application.application(explorer, uploads, page)
 
 
 def open_explorer(experiment: Experiment) -> Explorer:
@@ -51,6 +65,7 @@ def open_explorer(experiment: Experiment) -> Explorer:
     Raises:
       UserError: see `run`.
     """
+    logging.info("explore: opening; compiling takes a while")
     predictor = _predictor(experiment)
     trained = experiment.trained() if predictor is None else predictor.trained
     explorer = Explorer(experiment, trained, predictor)

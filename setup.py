@@ -62,6 +62,7 @@ setup(
         "scipy>=1.15",
         "tensorboardX>=2.6.2",
         "tensorflow-datasets>=4.9.10",
+        "threadpoolctl>=3.1",
     ],
     extras_require={
         "test": TEST,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
+from threadpoolctl import threadpool_limits
 
 from ddae_jax.diffusion.times import Time
 from ddae_jax.errors import UserError
@@ -185,9 +186,9 @@ class Explorer:
             self._references_noise,
             self._settings.batch_size,
         )
-        return _Beside(
-            {tap: retrieval.normalise(rows) for tap, rows in found.pooled.items()},
-            {
+        # For so few values, threads cost far more than they bring.
+        with threadpool_limits(1):
+            fitted = {
                 tap: palettes.fit(
                     points,
                     self._settings.clusters,
@@ -195,8 +196,9 @@ class Explorer:
                     None if like is None else like.palettes[tap],
                 )
                 for tap, points in found.points.items()
-            },
-        )
+            }
+        pooled = {tap: retrieval.normalise(rows) for tap, rows in found.pooled.items()}
+        return _Beside(pooled, fitted)
 
 
 def _taps(

@@ -53,7 +53,7 @@ test-oldest:
 
 test-notebooks: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet nbmake==1.5.5 ipykernel==7.4.0
-	DDAE_SHORT=1 $(BIN)/python -m pytest --nbmake notebooks
+	DDAE_SHORT=1 $(BIN)/python -m pytest --nbmake --nbmake-timeout=900 notebooks
 
 coverage: $(INSTALLED)
 	$(BIN)/python $(PYTEST) -m "not campaign" --cov --cov-report=term

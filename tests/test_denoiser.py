@@ -74,6 +74,7 @@ def test_an_output_of_another_shape_is_refused(network, process, message):
         assert "\n" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_the_learned_log_variance_weights_the_loss():
     network = EDM2UNet(weight_normalization=True).tiny()
     denoiser, plain = (

@@ -199,6 +199,7 @@ def test_an_image_is_treated_alike_in_any_batch(channels):
     assert (np.asarray(whole) != other).any((1, 2, 3)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 3])
 def test_values_stay_within_the_range(channels):
     strongest = StrongAugment(

@@ -12,6 +12,8 @@ from ddae_jax.models import NETWORKS
 from ddae_jax.weights import families
 from tests.tools import golden_values
 
+pytestmark = pytest.mark.slow
+
 DOCUMENT = pathlib.Path(__file__).parent.parent.parent / "docs" / "networks.md"
 
 
@@ -57,7 +59,6 @@ def test_self_conditioning_has_a_row_of_every_size():
     assert list(rows(self_conditioning.HEADER)) == list(self_conditioning.SIZES)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", self_conditioning.SIZES)
 def test_self_conditioning_costs_at_most_a_hundredth(name):
     *_, parameters, more, share, _, flops = rows(self_conditioning.HEADER)[name]

@@ -10,6 +10,8 @@ from ddae_jax.experiment import memory
 from ddae_jax.runtime import memory as of_system
 from ddae_jax.settings import config_files, schema
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def denoiser():

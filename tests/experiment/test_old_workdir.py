@@ -28,6 +28,7 @@ def test_its_denoiser_gives_what_it_gave(workdir):
         np.testing.assert_allclose(ours, known["clean"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_its_checkpoint(workdir, tmp_path):
     copy = shutil.copytree(workdir, tmp_path / "copy")
     main.run(["main", f"--workdir={copy}", "--task=pretrain", "--config.train.steps=6"])

@@ -49,6 +49,7 @@ def test_each_window_has_its_own_noise():
     assert abs(apart) < 0.3 and left.std() < 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "network, taps",
     [

@@ -13,6 +13,8 @@ import ddae_jax
 from ddae_jax.data import source
 from ddae_jax.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 CONFIG = "digits:test"
 NAMES = np.array(["cat", "dog"])
 
@@ -44,7 +46,6 @@ def test_arrays_are_trained_on_and_the_workdir_is_the_command_lines(trained):
     np.testing.assert_array_equal(ddae_jax.load(workdir).sample(2), trained.sample(2))
 
 
-@pytest.mark.slow
 def test_the_command_line_goes_on_with_it_bit_for_bit(trained, tmp_path):
     images, labels = colours(48, 0)
     whole = ddae_jax.pretrain(
@@ -88,7 +89,6 @@ def test_a_probe_of_arrays_and_what_it_shows(trained):
     assert result.report["class_count"] == 2
 
 
-@pytest.mark.slow
 def test_the_probe_of_the_workdir_names_the_default_features(tmp_path):
     written = ddae_jax.run(
         ("pretrain", "probe"),

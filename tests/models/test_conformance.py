@@ -165,6 +165,7 @@ def test_bfloat16_is_of_the_computation_alone(network):
     }
 
 
+@pytest.mark.slow
 def test_recomputation_has_the_same_parameters_and_output(network):
     again = network.clone(remat="full")
     assert tools.shapes_of(again, SHAPE[1:]) == tools.shapes_of(network, SHAPE[1:])

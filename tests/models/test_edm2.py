@@ -93,6 +93,7 @@ TINY_IMAGENET = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weight_normalization", [False, True], ids=["C", "E"])
 @pytest.mark.parametrize(
     "kwargs, side, count",

@@ -20,6 +20,7 @@ def state():
     return inception_state(META)
 
 
+@pytest.mark.slow
 def test_features_maps_and_logits_match_the_published_network(state):
     params = params_from_torch(state)
     images = 255 * golden_values.nhwc(ARRAYS["in/x01"])

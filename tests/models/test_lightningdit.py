@@ -27,6 +27,7 @@ def test_torch_round_trip_is_bitwise():
     checks.check_round_trip("lightningdit_small", SMALL, lightningdit_weights.names)
 
 
+@pytest.mark.slow
 def test_gradients_agree_with_finite_differences_and_with_remat():
     params, inputs = small()
     shallow = SMALL.clone(depth=1)

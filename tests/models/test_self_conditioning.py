@@ -102,6 +102,7 @@ def rederived(settings, params, tap, embedding, extra_tokens):
     return added
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_switched_off_or_new_it_is_the_plain_network(name):
     plain, on = tiny(name, ""), tiny(name)
@@ -152,6 +153,7 @@ def test_the_module_is_its_rederivation(shape, summary, time_scaling):
     np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_all_that_comes_later_takes_it_and_nothing_else(name):
     for tap in tiny(name).self_condition_taps():
@@ -253,6 +255,7 @@ def test_taps_up_to_the_source_do_without_it(name):
         assert np.any(slopes[tap]["projection"]["kernel"]) == later, tap
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY[-len(TRANSFORMERS) :])
 def test_a_summary_token_comes_first_and_is_no_part_of_the_image(name):
     plain, network = tiny(name, ""), tiny(name, summary="cls")

@@ -30,6 +30,7 @@ def test_torch_round_trip_is_bitwise(name):
     checks.check_round_trip(name, NETWORKS[name], uvit_weights.names)
 
 
+@pytest.mark.slow
 def test_gradients_agree_with_finite_differences_and_with_remat():
     params, inputs = small("uvit_small_cond")
     shallow = params | {"block_1": params["block_2"], "block_2": params["block_3"]}

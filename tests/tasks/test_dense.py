@@ -32,6 +32,7 @@ def run(config, workdir):
     return json.loads((workdir / "dense.json").read_text())
 
 
+@pytest.mark.slow
 def test_maps_and_neighbours_from_the_command_line(tmp_path, pretrained_copy):
     workdir, pictures = pretrained_copy, tmp_path / "pictures"
     rng = np.random.default_rng(0)
@@ -89,6 +90,7 @@ def maps_config(images, **fields):
     return config
 
 
+@pytest.mark.slow
 def test_photos_keep_their_aspect_and_get_finer_maps(workdir, tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     dense_tools.save(tmp_path / "a.png", rng.integers(0, 256, (300, 451, 3)))

@@ -77,6 +77,7 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_moments_are_the_autoencoders_of_the_image_and_its_mirror_image(root, folder):
     network = autoencoder.read_network(root / "vae" / "autoencoder", "float32")
     latents, params = autoencoder.load(
@@ -213,6 +214,7 @@ def test_images_of_the_same_set_are_explored(trained):
     assert np.abs(decoded - noisier.noisy).mean() > 3 * away
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags", [("--task=probe",), ("--task=fid", "--config.fid.features=classifier")]
 )

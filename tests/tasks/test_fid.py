@@ -163,6 +163,7 @@ def test_published_statistics_files_are_references(settings, tmp_path):
     assert measure(settings, tmp_path)["precision"] == expected["precision"]
 
 
+@pytest.mark.slow
 def test_the_sampler_streams_what_the_task_sample_writes(
     settings, checkpoints, monkeypatch
 ):

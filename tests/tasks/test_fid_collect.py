@@ -69,6 +69,7 @@ def expected(file, pixels):
     return features.mean(axis=0), np.cov(features.T), features
 
 
+@pytest.mark.slow
 def test_statistics_do_not_depend_on_the_devices(network, tmp_path):
     pixels = fid_tools.images(37, 0)
     images, folder = tmp_path / "images.npz", tmp_path / "net"

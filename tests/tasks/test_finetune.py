@@ -60,6 +60,7 @@ def saved_config(workdir):
     return saved.read(workdir)
 
 
+@pytest.mark.slow
 def test_the_command_line_leaves_results_that_the_report_shows(workdir):
     result = json.loads((workdir / "finetune.json").read_text())
     assert result["step"] == 4 and not result["from_scratch"]

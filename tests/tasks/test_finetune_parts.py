@@ -60,6 +60,7 @@ CASES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_depths_follow_the_order_of_execution_up_to_the_tap(name):
     network, process, tap, layers = CASES[name]

@@ -21,6 +21,8 @@ from tests.tools import golden_networks, golden_values
 from tests.tools.experiments import experiment_of
 from tests.tools.golden_networks import GOLDEN
 
+pytestmark = pytest.mark.slow
+
 DENOISERS = [name for name in GOLDEN if name != "vae_small"]
 
 
@@ -99,7 +101,6 @@ def export_to(workdir, target, form):
     export.run(experiment_of(config, workdir))
 
 
-@pytest.mark.slow
 def test_imports_compute_what_the_published_code_computes(imported):
     golden = GOLDEN[imported.name]
     config = saved.read(imported.workdir)

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from ddae_jax.diffusion.ddpm import DDPM
 from ddae_jax.tasks.noisy_classifier.classifier import (
@@ -14,6 +15,8 @@ from ddae_jax.tasks.noisy_classifier.classifier import (
     update,
 )
 from tests.tools import golden_values, wideresnet_golden
+
+pytestmark = pytest.mark.slow
 
 
 def test_training_follows_the_published_optimiser():

@@ -114,6 +114,7 @@ def make_training(learning_rate=4e-3, steps=200, **options):
     )
 
 
+@pytest.mark.slow
 def test_a_classifier_learns_what_the_noise_leaves(tmp_path):
     train, test = digit_parts()
     training = make_training(learning_rate=1e-2)

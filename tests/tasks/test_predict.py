@@ -122,6 +122,7 @@ def test_predictions_from_the_command_line(pretrained_copy, pictures):
     assert not list(workdir.glob("*.part"))
 
 
+@pytest.mark.slow
 def test_features_and_head_against_a_plain_loop_and_scikit_learn(
     workdir, pictures, test_digits
 ):
@@ -158,6 +159,7 @@ def test_features_and_head_against_a_plain_loop_and_scikit_learn(
     np.testing.assert_allclose(ours, expected, atol=0.02)
 
 
+@pytest.mark.slow
 def test_the_head_is_kept_for_the_same_checkpoint_and_settings(
     workdir, pictures, caplog
 ):
@@ -184,6 +186,7 @@ def test_the_head_is_kept_for_the_same_checkpoint_and_settings(
     (workdir / predict_head.FILE).unlink()
 
 
+@pytest.mark.slow
 def test_a_fine_tuned_network_predicts(workdir, pictures):
     config = make_config(pictures, head="finetune")
     with pytest.raises(UserError, match="nothing is fine-tuned there"):

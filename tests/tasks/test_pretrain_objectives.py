@@ -14,6 +14,8 @@ from tests.tools import additions
 from tests.tools import fid as fid_tools
 from tests.tools import runs as run_tools
 
+pytestmark = pytest.mark.slow
+
 STEPS = 6
 ON = "--config.objectives.{}.on=True"
 CONTRASTIVE = (
@@ -58,7 +60,6 @@ def whole(tmp_path_factory, everything):
     return workdir
 
 
-@pytest.mark.slow
 def test_killed_and_resumed_with_every_objective_is_bitwise_the_same(
     tmp_path, everything, whole
 ):
@@ -80,7 +81,6 @@ def test_killed_and_resumed_with_every_objective_is_bitwise_the_same(
     assert rows[0] == rows[1]
 
 
-@pytest.mark.slow
 def test_metrics_of_every_term_are_in_every_row(whole):
     rows = log.read_metrics(whole)
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
@@ -122,7 +122,6 @@ def test_a_collapse_is_said_once_or_ends_the_run(images, tmp_path, caplog, capsy
     assert run_tools.saved_state(tmp_path, 2)["['step']"] == 2
 
 
-@pytest.mark.slow
 def test_where_features_lie_and_when_to_stop_may_change(whole, everything, caplog):
     changes = (
         FEATURES.format("elsewhere.npy"),
@@ -167,7 +166,6 @@ def test_a_run_goes_on_with_the_features_that_it_was_trained_with(
     assert "config.objectives.alignment.features: not what" in line
 
 
-@pytest.mark.slow
 def test_features_of_a_network_are_computed_once(images, tmp_path, monkeypatch):
     fid_tools.write_network(tmp_path / "network")
     flags = (images, *ALIGNMENT, FEATURES.format(tmp_path / "network"))
@@ -250,7 +248,6 @@ def test_warped_images_have_no_features_of_their_own(images, tmp_path):
     assert "set config.train.augment_probability=0" in message
 
 
-@pytest.mark.slow
 def test_an_old_config_without_the_new_sections_goes_on(images, tmp_path, caplog):
     """Checkpoints of that time: tests/runtime/test_checkpoint.py."""
     additions.pretrain(tmp_path, 1, images)

@@ -13,6 +13,8 @@ from ddae_jax.train import loop
 from tests.tools import additions
 from tests.tools import runs as run_tools
 
+pytestmark = pytest.mark.slow
+
 AUTO = "--config.network.self_condition.tap=auto"
 STEPS = "--config.source_search.steps={}"
 TABLE = "source_search.json"
@@ -47,7 +49,6 @@ def test_the_tap_of_the_lowest_loss_is_taken_and_the_table_kept(searched):
     assert not log.read_metrics(searched)[-1]["step"] > 1
 
 
-@pytest.mark.slow
 def test_the_loss_is_the_mean_of_the_second_half(images, tmp_path, monkeypatch):
     """Of five steps the last two, as a plain training's rows have them."""
     kept = []
@@ -115,7 +116,6 @@ def test_another_source_than_the_trained_one_is_said(
     assert source_of(workdir) == chosen
 
 
-@pytest.mark.slow
 def test_a_search_that_is_done_is_not_repeated_for_a_run_that_never_saved(
     searched, images, tmp_path, monkeypatch
 ):
@@ -162,7 +162,6 @@ def test_a_killed_search_goes_on_to_the_same_table(images, tmp_path):
     run_tools.assert_same_state(*states)
 
 
-@pytest.mark.slow
 def test_ctrl_c_in_a_search_is_one_line(images, tmp_path):
     flags = (images, AUTO, STEPS.format(20_000))
     process = run_tools.start(*additions.words(tmp_path, 1, *flags))

@@ -59,6 +59,7 @@ def assert_carried_over(old, new):
     return sorted(new.keys() - old.keys())
 
 
+@pytest.mark.slow
 def test_averages_are_carried_over_and_what_is_new_is_listed(continued, plain):
     workdir, folder = continued
     new = assert_carried_over(averages(plain, 2), averages(workdir, 1))
@@ -111,6 +112,7 @@ def test_a_second_command_goes_on_without_the_folder(
     assert facts == additions.read(workdir, "data.json")["started_from"]
 
 
+@pytest.mark.slow
 def test_an_exported_folder_and_the_log(plain, images, tmp_path, caplog):
     hub = tmp_path / "hub"
     main.run(
@@ -232,6 +234,7 @@ def test_a_folder_that_holds_no_weights_is_one_line(images, tmp_path):
     assert message.endswith("is the workdir itself")
 
 
+@pytest.mark.slow
 def test_self_conditioned_weights_need_the_same_self_conditioning(
     continued, images, tmp_path
 ):

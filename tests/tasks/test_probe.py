@@ -27,6 +27,7 @@ def run(config, workdir):
     return json.loads((workdir / "probe.json").read_text())
 
 
+@pytest.mark.slow
 def test_the_converged_probe_chooses_on_held_out_images(probe_workdir, caplog):
     config = make_config()
     config.probe.seeds = 2

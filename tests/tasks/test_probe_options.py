@@ -100,6 +100,7 @@ def test_every_classifier_runs_beside_the_others(probe_workdir, tmp_path):
         assert f"{100 * report['chosen']['test']:.1f} %" in page
 
 
+@pytest.mark.slow
 def test_joined_cells_are_those_features_side_by_side(probe_workdir, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(probe_workdir, folder)
@@ -136,6 +137,7 @@ def test_parts_of_joined_cells():
     assert probe_grid.columns(times[:1], "both") == times[:1]
 
 
+@pytest.mark.slow
 def test_adam_learns_from_joined_features(tmp_path):
     """Two copies of the pixels, joined, are one layer of twice the width."""
     train, test = digit_parts()
@@ -151,6 +153,7 @@ def test_adam_learns_from_joined_features(tmp_path):
     assert list(found) == ["pixels"] and found["pixels"] > 0.7
 
 
+@pytest.mark.slow
 def test_draws_are_averaged_with_and_without_files(probe_workdir, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(probe_workdir, folder)

@@ -16,6 +16,8 @@ from ddae_jax.weights import folder as weights_folder
 from tests.tools import data_files
 from tests.tools import runs as run_tools
 
+pytestmark = pytest.mark.slow
+
 CONFIG = "--config=configs/reid_demo.py:resnet+test"
 DENOISER = "--config=configs/reid_demo.py:frozen+test"
 FIELDS = ("reid.epochs=4", "reid.decay_from=2", "reid.persons=3", "reid.log_every=2")
@@ -87,7 +89,6 @@ def test_the_command_line_leaves_results_that_the_report_shows(workdir):
     assert {name.split("/")[0] for name in weights(workdir)} == {"first"}
 
 
-@pytest.mark.slow
 def test_a_folder_is_evaluated_with_the_trained_network(workdir, data, tmp_path):
     """The set's own test images, copied: what was measured comes out again."""
     mine = tmp_path / "mine"
@@ -108,7 +109,6 @@ def test_a_folder_is_evaluated_with_the_trained_network(workdir, data, tmp_path)
     assert not (workdir / "reid_mine").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "status"), [("SIGKILL", -9), ("SIGTERM", 0), ("SIGINT", 130)]
 )
@@ -133,7 +133,6 @@ def test_stopped_and_gone_on_is_bitwise_the_same(data, tmp_path, number, status)
     assert read(whole)["results"] == read(again)["results"]
 
 
-@pytest.mark.slow
 def test_eight_devices_give_the_losses_of_one(workdir, data, tmp_path):
     fields = ("reid.persons=4", "reid.images_each=4", "mesh.fsdp=2")
     run(tmp_path / "one", data, *fields[:2])
@@ -145,7 +144,6 @@ def test_eight_devices_give_the_losses_of_one(workdir, data, tmp_path):
             assert ours[name] == pytest.approx(theirs[name], rel=1e-3)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("frozen", [True, False])
 def test_features_of_a_denoiser(data, tmp_path, frozen):
     """Two networks on the features of one checkpoint; only the head, or all of it."""
@@ -188,7 +186,6 @@ def test_what_cannot_be_used_is_one_line(workdir, data, fields, match):
     assert sorted(workdir.rglob("*")) == before
 
 
-@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops(data, tmp_path, monkeypatch):
     monkeypatch.setattr(
         aligned_losses, "triplet_loss", lambda distances, *_: distances.sum() * np.nan
@@ -202,7 +199,6 @@ def test_a_loss_that_is_not_finite_stops(data, tmp_path, monkeypatch):
     assert read(tmp_path)["steps"] == 8
 
 
-@pytest.mark.slow
 def test_the_demo_of_synthetic_persons_says_that_it_is_one(tmp_path):
     main.run(["main", CONFIG, f"--workdir={tmp_path}", "--task=reid"])
     found = read(tmp_path)
@@ -210,7 +206,6 @@ def test_the_demo_of_synthetic_persons_says_that_it_is_one(tmp_path):
     assert "synthetic" in (tmp_path / "reid.txt").read_text().splitlines()[0]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("config", ["market1501:test", "cuhk03:old+test"])
 def test_configs_of_photographs_run_on_synthetic_persons(data, tmp_path, config):
     main.run(

@@ -69,6 +69,7 @@ def expected(found, others, margin=0.3, smoothing=0.1):
     }
 
 
+@pytest.mark.slow
 def test_the_loss_of_two_networks_is_that_of_the_formulas():
     one, two = features(0), features(1)
     weights = {
@@ -89,6 +90,7 @@ def test_the_loss_of_two_networks_is_that_of_the_formulas():
     assert terms["loss"] == total
 
 
+@pytest.mark.slow
 def test_the_other_network_is_a_constant():
     """Its gradient is that of its own terms, whatever the other one is."""
     losses = Losses(0.3, 0.0, 0.0, 0.0, 0.0, 1.0, normalise=False)
@@ -137,6 +139,7 @@ def test_the_l2_term_is_in_adams_gradient():
     np.testing.assert_allclose(updates["w"], [-0.1, 0.1], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_random_erasing_covers_rectangles_of_some_images():
     images = jnp.full((200, 32, 16, 3), 7, jnp.uint8)
     keys = augment.example_keys(jax.random.key(0), jnp.arange(200))
@@ -154,6 +157,7 @@ def test_random_erasing_covers_rectangles_of_some_images():
     np.testing.assert_array_equal(again, whole[40:50])
 
 
+@pytest.mark.slow
 def test_an_image_is_augmented_by_its_position_alone():
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.integers(0, 256, (6, 8, 4, 3)), jnp.uint8)

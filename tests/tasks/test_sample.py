@@ -38,6 +38,7 @@ def draw(config, params, count, batch_size):
     return np.concatenate(list(found))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("process", ["ddpm", "edm"])
 def test_a_sample_depends_on_seed_and_index_alone(process):
     config = tiny_config(process)
@@ -155,6 +156,7 @@ def test_eight_devices_draw_the_samples_of_one_and_write_every_file(pretrained_c
     assert np.abs(eight.astype(int) - one).max() <= 1
 
 
+@pytest.mark.slow
 def test_a_batch_that_the_devices_cannot_share_is_one_line(pretrained_copy):
     errors = run_tools.run(
         "--task=sample",
@@ -167,6 +169,7 @@ def test_a_batch_that_the_devices_cannot_share_is_one_line(pretrained_copy):
     assert last.startswith("error: config.sample.batch_size: 6 cannot be split over 4")
 
 
+@pytest.mark.slow
 def test_guidance_moves_the_samples_towards_their_class():
     config = schema.default(network="dit")
     config.network.image_channels = 1

@@ -17,6 +17,8 @@ from tests.tools import compilations
 from tests.tools import dense as dense_tools
 from tests.tools.experiments import experiment_of
 
+pytestmark = pytest.mark.slow
+
 STEPS = 8  # 2 epochs of 60 images, 16 at a time
 
 
@@ -131,7 +133,6 @@ def test_learning_rates_are_logged(folder, workdir, monkeypatch):
     np.testing.assert_allclose(rates, expected, rtol=1e-5)
 
 
-@pytest.mark.slow
 def test_steps_per_dispatch_do_not_change_the_heads(folder, workdir, monkeypatch):
     config = make_config(folder, epochs=10)  # 38 steps, between events of 3 and 7
     counts, dispatch = [], segmentation_training._Trainer.dispatch

@@ -109,6 +109,7 @@ def test_classes_that_the_network_cannot_take_are_refused():
         experiment_of(config).train_step(10)
 
 
+@pytest.mark.slow
 def test_flops_of_a_step_are_counted_alike_alone_in_a_loop_and_for_a_cpu():
     shape = (8, 8, 1)
     denoiser = Denoiser(DiT(**TINY_DIT), DDPM())

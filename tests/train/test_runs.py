@@ -107,6 +107,7 @@ def test_images_of_other_channels_are_refused_before_training(tmp_path):
         pretrain(tmp_path, 1, "--config.network.image_channels=3")
 
 
+@pytest.mark.slow
 def test_a_nan_stops_the_run_names_the_step_and_keeps_the_last_good(
     tmp_path, reference
 ):

@@ -198,6 +198,7 @@ def test_two_optimiser_steps_match_plain_code(network, tap, views, symmetric):
     assert 0 < metrics["contrastive/feature_variance"] < 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("views", ["weak", "edm"])
 def test_views_are_of_the_same_image_and_noises_differ(views):
     objective = tools.changed(TERM, views=views, augment_probability=1.0)
@@ -278,6 +279,7 @@ def source_of(channels):
     return dataclasses.replace(source, image_shape=(8, 8, channels))
 
 
+@pytest.mark.slow
 def test_images_whose_class_is_told_are_not_compared():
     network = tools.DIT.clone(num_classes=3)
     objective = tools.changed(TERM, tap="layer-1", symmetric=False, noise_limit=1e6)

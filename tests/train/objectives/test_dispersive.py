@@ -72,6 +72,7 @@ def test_what_all_features_have_in_common_does_not_blur_their_distances():
     np.testing.assert_allclose(found, wanted, rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", fields.declared(Dispersive)["form"][2].choices)
 def test_the_gradient_at_equal_features_is_finite(form):
     objective = Dispersive(on=True, form=form)

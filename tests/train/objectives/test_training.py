@@ -170,6 +170,7 @@ def known(monkeypatch):
     return objectives.OBJECTIVES
 
 
+@pytest.mark.slow
 def test_an_objective_from_outside_is_a_section_of_the_config_and_trains(
     known, tmp_path
 ):

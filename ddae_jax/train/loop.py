@@ -144,7 +144,7 @@ class _Run:
 
     def __init__(self, folder, trainer, plan, hooks, checkpoints, first, notes):
         self.folder, self.trainer, self.plan, self.hooks = folder, trainer, plan, hooks
-        self.checkpoints, self.step = checkpoints, first
+        self.checkpoints, self.first, self.step = checkpoints, first, first
         # A stopped run saves at once: the hooks of that step are left to the next run.
         self.owed = notes.get("owed", False)
         self.window = Window.from_json(notes.get("window"))
@@ -153,8 +153,8 @@ class _Run:
             folder, first - 1 if self.owed else first, plan.wandb
         )
         self.progress = log.Progress(plan.title, plan.steps, first)
-        self.step_flops: float | None = None
-        self.flops_known = False  # or known not to be counted here
+        self.step_flops: float | None = notes.get("step_flops")
+        self.flops_asked = False
         self.mark = time.monotonic()  # until when seconds are counted
         self.timing: float | None = None  # since when steps are timed
 
@@ -258,9 +258,11 @@ class _Run:
             for name, value in {"loss": values["loss"], **numbers}.items()
         )
         values["learning_rate"] = self.trainer.learning_rate(self.step - 1)
-        if self.window.timed_steps and not self.flops_known:
-            # Counting takes seconds: the first step does not wait for it.
-            self.step_flops, self.flops_known = self.trainer.flops(), True
+        # Counting takes seconds: a training's first row does not wait for it, that of
+        # one that goes on does, for the rows of an uninterrupted one.
+        beyond_first = self.window.timed_steps or self.first
+        if self.timing is not None and beyond_first and not self.flops_asked:
+            self.step_flops, self.flops_asked = self.trainer.flops(), True
         values |= self.window.rates(self.plan.batch_size, self.step_flops, peak_flops())
         if self.step_flops:
             values["flops_per_step"] = self.step_flops
@@ -278,5 +280,6 @@ class _Run:
             "owed": self.owed,
             "window": self.window.to_json(),
             "since_save": self.since_save.to_json(),
+            "step_flops": self.step_flops,
         }
         checkpoint.save(self.checkpoints, self.step, state, loss, notes)

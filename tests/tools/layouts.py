@@ -160,7 +160,7 @@ def assert_same(one: Mapping[str, Any], other: Mapping[str, Any], names: tuple) 
     Args:
       names: (beginning of a name, relative and absolute tolerance), the first counts.
     """
-    assert one.keys() == other.keys()
+    assert one.keys() ^ other.keys() == set()
     for name, value in one.items():
         number = isinstance(value, float | np.ndarray) and not isinstance(value, bool)
         if not number or np.asarray(value).dtype.kind not in "fc":

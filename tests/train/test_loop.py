@@ -10,6 +10,7 @@ import pytest
 from clu.metrics import Average
 from jax.sharding import SingleDeviceSharding
 
+from ddae_jax.runtime import log
 from ddae_jax.train import loop
 from ddae_jax.train.plan import Every, Hook, Measured, Plan
 
@@ -99,3 +100,47 @@ def test_a_signal_after_the_last_step_is_not_lost(tmp_path, number, status):
         loop.fit(tmp_path, Counting(), plan, (Hook(Every(2), send),))
     assert stopped.value.code == status
     assert int(loop.fit(tmp_path, Counting(), plan)["count"]) == 2
+
+
+class Counted(Counting):
+    """Knows its FLOPs after the first dispatch, and stops in the one from `step`."""
+
+    def __init__(self, stop=None, step=None):
+        self.stop, self.step, self.dispatched = stop, step, False
+
+    def dispatch(self, state, step, count):
+        if step == self.step:
+            self.stop()
+        self.dispatched = True
+        return super().dispatch(state, step, count)
+
+    def flops(self):
+        return 5.0 if self.dispatched else None
+
+
+def killed():
+    raise KeyboardInterrupt
+
+
+def signalled():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def flops_of_rows(folder):
+    rows = log.read_metrics(folder)
+    return [(row["step"], row.get("flops_per_step")) for row in rows]
+
+
+@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("stop", [killed, signalled])
+@pytest.mark.parametrize("step", [1, 3])
+def test_flops_are_in_the_same_rows_after_a_stop(tmp_path, every, stop, step):
+    plan = Plan("count", 6, 1, log=Every(every), checkpoint=Every(1))
+    hooks = (Hook(Every(3), lambda *_: Measured({"mine": 1.0})),)
+    loop.fit(tmp_path / "whole", Counted(), plan, hooks)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        loop.fit(tmp_path / "stopped", Counted(stop, step), plan, hooks)
+    loop.fit(tmp_path / "stopped", Counted(), plan, hooks)
+    found = flops_of_rows(tmp_path / "whole")
+    assert found[-1] == (6, 5.0)
+    assert flops_of_rows(tmp_path / "stopped") == found

@@ -16,6 +16,10 @@ _BLOCK = 2**21
 """Stripe distances at a time: 8 MiB of float32, which caches hold."""
 
 
+def _bounded(distances: Float[Array, "*pairs"]) -> Float[Array, "*pairs"]:
+    return jnp.tanh(distances / 2)
+
+
 def stripe_distances(
     first: Float[Array, "first rows features"],
     second: Float[Array, "second columns features"],
@@ -28,8 +32,9 @@ def stripe_distances(
     flat = euclidean_distances(
         rearrange(first, "n h c -> (n h) c"), rearrange(second, "m w c -> (m w) c")
     )
-    distances = jnp.tanh(flat / 2)
-    return rearrange(distances, "(n h) (m w) -> n m h w", n=len(first), m=len(second))
+    return rearrange(
+        _bounded(flat), "(n h) (m w) -> n m h w", n=len(first), m=len(second)
+    )
 
 
 def shortest_path(
@@ -70,9 +75,12 @@ def path_distances(
     """
     rows, columns = first.shape[1], second.shape[1]
     block = max(1, _BLOCK // max(1, len(second) * rows * columns))
+    # The product gives the stripes of all images side by side, as the path reads them.
+    turned = rearrange(second, "m w c -> (w m) c")
 
     def of_one(image):
-        return shortest_path(stripe_distances(image[None], second))[0]
+        flat = _bounded(euclidean_distances(image, turned))
+        return shortest_path(rearrange(flat, "h (w m) -> m h w", w=columns))
 
     return jax.lax.map(of_one, first, batch_size=block)
 

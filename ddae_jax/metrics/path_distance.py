@@ -12,8 +12,8 @@ from jaxtyping import Array, Float
 
 from ddae_jax.metrics.euclidean import euclidean_distances
 
-_BLOCK = 2**21
-"""Stripe distances at a time: 8 MiB of float32, which caches hold."""
+_BLOCK = 2**20
+"""Stripe distances at a time: 4 MiB of float32, which caches hold."""
 
 
 def _bounded(distances: Float[Array, "*pairs"]) -> Float[Array, "*pairs"]:
@@ -70,7 +70,7 @@ def path_distances(
     """Distances of all pairs of images, in [0, rows + columns - 1].
 
     Blocks of first images are worked through one after the other: the memory is that of
-    the result and of the stripe distances of one image of `first`, or 8 MiB. Where a
+    the result and of the stripe distances of one image of `first`, or 4 MiB. Where a
     gradient is taken, all stripe distances are kept.
     """
     rows, columns = first.shape[1], second.shape[1]

@@ -32,9 +32,14 @@ SHORT = (
     (r"^((?!.*--workdir).*--config=(\w+):(\S+)\+test.*)", r"\1 --workdir=runs/\2-\3"),
     # What has one size only, or is told by numbers that a small one lacks.
     (r"fid\.inception=\S+", "fid.features=inception"),
-    (r"resnet50\S+", r"\g<0> --config.reid.resnet.blocks=2,1,1,1"),
+    (
+        r"resnet50\S+",
+        "resnet_small.pth --config.reid.resnet.blocks=2,1,1,1 "
+        "--config.reid.resnet.width=8",
+    ),
     (r"DiT-XL\S+", r"\g<0> --config.import_weights.heads=4"),
     (r"(.*(?:=cifar10\b).*)", r"\1 --config.data.folder=cifar10"),
+    (r"(.*--task=probe.*)", r"\1 --config.probe.epochs=1 --config.probe.times=10"),
     (r"(.*--task=import,sample.*)", r"\1 --config.sample.count=2"),
     (r"--workdir=DIR", "--workdir=runs/market1501"),
     (r"(.*(?:image_folder|latent).*)\bDIR\b", r"\1images"),

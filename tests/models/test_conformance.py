@@ -55,7 +55,15 @@ CASES = {
 BATCH, SIDE, CHANNELS = 6, 8, 3
 SHAPE = (BATCH, SIDE, SIDE, CHANNELS)
 
-pytestmark = pytest.mark.parametrize("network", CASES.values(), ids=CASES)
+pytestmark = pytest.mark.parametrize(
+    "network",
+    [
+        pytest.param(
+            network, id=name, marks=[pytest.mark.slow] * (name not in NETWORKS)
+        )
+        for name, network in CASES.items()
+    ],
+)
 
 
 def inputs_of(network, shape=SHAPE, null=False):

@@ -26,10 +26,10 @@ def write(folder: pathlib.Path) -> None:
     vae = golden_values.write_weights(folder, "vae_small")
     vae.rename(folder / "sd-vae-ft-mse.safetensors")
     resnet = inception_state.inception_state(golden_values.load("resnet_small")[0])
-    _save_torch(resnet, folder, "resnet50-0676ba61.pth")
+    _save_torch(resnet, folder, "resnet_small.pth")
     fid_tools.write_network(folder / "inception", (8, 8, 3))
     (folder / "cifar10").mkdir()
-    data_files.write_cifar(folder / "cifar10", "cifar10", per_batch=12)
+    data_files.write_cifar(folder / "cifar10", "cifar10", per_batch=100)
     data_files.write_image_folder(folder / "images")
     for number in range(5):
         data_files.save_image(folder / "photos" / f"{number}.png", (30, 20))

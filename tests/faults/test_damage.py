@@ -34,7 +34,7 @@ def test_a_flipped_bit_costs_the_steps_since_the_checkpoint_before(
     assert [row["step"] for row in log.read_metrics(workdir)] == [1, 2, 3, 4]
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_an_image_that_is_removed_is_named_and_the_run_goes_on_with_it(tmp_path):
     rng = np.random.default_rng(0)
     for name in ("a", "b"):

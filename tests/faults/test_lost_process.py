@@ -12,7 +12,7 @@ from tests.tools import runs as run_tools
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.campaign), 1])
 def test_the_other_process_ends_with_a_line(tmp_path, victim):
     with socket.socket() as free:
         free.bind(("localhost", 0))

@@ -16,7 +16,7 @@ from tests.tools import data_files, golden_values, layouts
 from tests.tools import fid as fid_tools
 from tests.tools import runs as run_tools
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.campaign
 
 OTHERS = ("2x2", "4x1")
 # `import`, `encode`, `reid` have a test of their own; `prepare` needs a network,
@@ -74,9 +74,7 @@ def losses(workdir):
     return {row["step"]: row["loss"] for row in read_metrics(workdir)}
 
 
-@pytest.mark.parametrize(
-    "layout", ["2x2", pytest.param("4x1", marks=pytest.mark.campaign)]
-)
+@pytest.mark.parametrize("layout", ["2x2", "4x1"])
 def test_every_task_gives_the_same_and_process_0_alone_writes(
     layout, reference, images, tmp_path
 ):
@@ -102,7 +100,6 @@ def test_every_task_gives_the_same_and_process_0_alone_writes(
         assert not theirs
 
 
-@pytest.mark.campaign
 @pytest.mark.parametrize("chain", [("2x2", "4x1", "1x4"), ("4x1", "2x2", "1x4")])
 def test_checkpoints_move_between_all_layouts(chain, reference, tmp_path):
     """Each goes on where the one before stopped, with the parameters sharded or not."""
@@ -115,7 +112,6 @@ def test_checkpoints_move_between_all_layouts(chain, reference, tmp_path):
         np.testing.assert_allclose(loss, expected[step], rtol=1e-5)
 
 
-@pytest.mark.campaign
 def test_import_and_encode_give_the_same_files(tmp_path):
     weights = golden_values.write_weights(tmp_path, "vae_small")
     fields = ("data.channels=3", "encode.file_images=500", "encode.batch_size=100")
@@ -142,7 +138,6 @@ def test_import_and_encode_give_the_same_files(tmp_path):
             np.testing.assert_equal(contents[layout][name], content, err_msg=name)
 
 
-@pytest.mark.campaign
 def test_persons_are_found_alike(tmp_path):
     """Two networks, sets that are joined, and a set that streams."""
     persons = tmp_path / "persons"
@@ -189,7 +184,6 @@ def test_an_error_of_process_0_alone_ends_all(reference, tmp_path):
     assert "[1] error: process 0 has failed: FileExistsError" in told
 
 
-@pytest.mark.campaign
 def test_weights_to_start_from_and_features_to_align_with(reference, tmp_path):
     """Of a run in another layout, written by process 0 and read by all."""
     folder = tmp_path / "network"

@@ -150,6 +150,7 @@ def test_tasks_on_a_store_and_on_a_disk_give_the_same(server, stored, local, tmp
     assert b"<html" in (here / "report.html").read_bytes()
 
 
+@pytest.mark.campaign
 def test_two_runs_do_not_work_in_one_workdir(server, tmp_path):
     url = "s3://bucket/two"
     flags = run_tools.pretraining(url, 100_000, "--config.train.checkpoint_every=50000")
@@ -192,6 +193,7 @@ def test_a_run_that_is_stopped_has_saved_into_the_store(server):
     assert not server.files.exists(f"{url}/.lock")
 
 
+@pytest.mark.campaign
 def test_processes_of_one_host_share_a_workdir(server, local, tmp_path):
     url = "s3://bucket/shared"
     flags = run_tools.pretraining(url, STEPS, *OFTEN)

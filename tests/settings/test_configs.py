@@ -44,8 +44,14 @@ WRITERS = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("given", TESTED)
+def _marked(given):
+    # docs/test_commands_run.py runs digits, cifar10 and image_folder.
+    here = ("cifar10:uvit", "tiny_imagenet", "imagenet_latent")
+    marks = pytest.mark.slow if given.startswith(here) else pytest.mark.campaign
+    return pytest.param(given, marks=marks)
+
+
+@pytest.mark.parametrize("given", map(_marked, TESTED))
 def test_test_variant_runs_all_its_tasks(given, tmp_path):
     name, _, variant = given.partition(":")
     data, workdir = tmp_path / "data", tmp_path / "run"

@@ -85,9 +85,9 @@ def test_the_command_line_leaves_results_that_the_report_shows(workdir):
 @pytest.mark.parametrize(
     ("number", "status"),
     [
-        ("SIGKILL", -9),
         ("SIGTERM", 0),
-        ("SIGINT", 130),
+        pytest.param("SIGKILL", -9, marks=pytest.mark.campaign),
+        pytest.param("SIGINT", 130, marks=pytest.mark.campaign),
     ],
 )
 def test_stopped_and_gone_on_is_bitwise_the_same(workdir, tmp_path, number, status):

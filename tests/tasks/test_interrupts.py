@@ -40,7 +40,7 @@ LONG = (
     "pretrain",
 )
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-OFTEN = ("sample", "probe", "fid")  # of the others, in the campaign
+OFTEN = ("probe",)  # of the others, in the campaign
 # `import`, `encode` and `reid` need other data (below); `prepare` needs a network.
 APART = {"import", "encode", "prepare", "reid"}
 

@@ -110,7 +110,12 @@ def test_a_folder_is_evaluated_with_the_trained_network(workdir, data, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("number", "status"), [("SIGKILL", -9), ("SIGTERM", 0), ("SIGINT", 130)]
+    ("number", "status"),
+    [
+        ("SIGKILL", -9),
+        pytest.param("SIGTERM", 0, marks=pytest.mark.campaign),
+        pytest.param("SIGINT", 130, marks=pytest.mark.campaign),
+    ],
 )
 def test_stopped_and_gone_on_is_bitwise_the_same(data, tmp_path, number, status):
     fields = ("reid.epochs=20", "reid.mutual=True", "reid.identity_weight=1.0")
@@ -144,7 +149,9 @@ def test_eight_devices_give_the_losses_of_one(workdir, data, tmp_path):
             assert ours[name] == pytest.approx(theirs[name], rel=1e-3)
 
 
-@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize(
+    "frozen", [True, pytest.param(False, marks=pytest.mark.campaign)]
+)
 def test_features_of_a_denoiser(data, tmp_path, frozen):
     """Two networks on the features of one checkpoint; only the head, or all of it."""
     fields = (f"reid.frozen={frozen}", "reid.mutual=True", "reid.identity_weight=0.5")

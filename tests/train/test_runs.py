@@ -60,7 +60,7 @@ def losses(workdir):
     return {row["step"]: row["loss"] for row in log.read_metrics(workdir)}
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_killed_three_times_and_resumed_is_bitwise_the_same(tmp_path, reference_state):
     flags = run_tools.pretraining(tmp_path, STEPS, *IMAGES, EVERY)
     for first in (1, 4, 7):
@@ -79,7 +79,10 @@ def test_killed_three_times_and_resumed_is_bitwise_the_same(tmp_path, reference_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "status"), [("SIGTERM", 0), ("SIGINT", 130)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [("SIGTERM", 0), pytest.param("SIGINT", 130, marks=pytest.mark.campaign)],
+)
 def test_a_signal_saves_and_says_so(tmp_path, reference_state, number, status):
     flags = run_tools.pretraining(tmp_path, STEPS * 1000, *IMAGES)
     process = run_tools.start(*flags)
@@ -145,7 +148,7 @@ def on_eight_devices(tmp_path_factory):
 @pytest.mark.parametrize(
     "fsdp",
     [
-        pytest.param(1, marks=pytest.mark.slow),
+        pytest.param(1, marks=pytest.mark.campaign),
         pytest.param(2, marks=pytest.mark.slow),
         8,
     ],

@@ -30,6 +30,11 @@ SHORT = (
     # Where a default is taken by the variant's name, the reader's is without `test`.
     (r"^((?!.*--workdir).*--config=(\w+):test.*)", r"\1 --workdir=runs/\2"),
     (r"^((?!.*--workdir).*--config=(\w+):(\S+)\+test.*)", r"\1 --workdir=runs/\2-\3"),
+    # The digits go through all tasks of their config.
+    (
+        r"^((?!.*--task).*(?:=cifar10:|=image_folder|local\.sh).*)",
+        r"\1 --task=pretrain",
+    ),
     # What has one size only, or is told by numbers that a small one lacks.
     (r"fid\.inception=\S+", "fid.features=inception"),
     (
@@ -112,8 +117,12 @@ def server(tmp_path_factory):
         yield server
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES)
+def _marked(page):
+    marks = pytest.mark.campaign if page == "launching.md" else pytest.mark.slow
+    return pytest.param(page, marks=marks)
+
+
+@pytest.mark.parametrize("page", map(_marked, PAGES))
 def test_the_commands_of_a_page_run(page, files, request):
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),

@@ -10,8 +10,10 @@ VERSION = re.search(
     r'__version__ = "(.+)"', (HERE / "ddae_jax" / "__init__.py").read_text()
 )[1]
 EXPLORE = ["starlette>=0.40", "uvicorn>=0.30"]
+CUHK03 = ["h5py>=3.13"]
 TEST = [
     *EXPLORE,
+    *CUHK03,
     "beartype>=0.22",
     "coverage>=7.10",
     "pytest>=8.3",
@@ -73,6 +75,7 @@ setup(
         "s3": ["s3fs>=2026.9"],
         "wandb": ["wandb>=0.21"],  # its log beside TensorBoard's
         "torch": TORCH,  # to read and write PyTorch checkpoints
+        "cuhk03": CUHK03,  # to read cuhk-03.mat
         "explore": EXPLORE,
         "notebooks": ["ipykernel>=7.4", "nbmake>=1.5.5"],  # to run them as tests
         "bench": [*TORCH, "diffusers>=0.35"],

@@ -11,8 +11,8 @@ bounding_box_test: 767 persons for training, 700 for testing. Variant `old`: one
     python -m ddae_jax.data.person_cuhk03 DIR/images_labeled \
         DIR/splits_classic_labeled.json 1 DIR/split1
 
-makes of the extracted images (cuhk-03.mat itself is not read); one gallery image a
-person, drawn 100 times. Published figures are means over the 20 splits.
+makes of what `python -m ddae_jax.data.person_cuhk03_mat cuhk-03.mat DIR` extracts; one
+gallery image a person, drawn 100 times. Published figures are means over the 20 splits.
 Hardware: meant for one GPU of 24 GB. Time: not measured.
 Expected result: none was measured here. Published in the paper, labelled images, older
 protocol, trained on CUHK03, Market1501, CUHK-SYSU and MARS together, with mutual

@@ -2,14 +2,15 @@
 
     python -m ddae_jax.data.person_cuhk03 IMAGES SPLITS.json NUMBER TARGET
 
-CUHK03 is published as a MATLAB file of version 7.3, which is not read here. Its images
-are widely extracted as PAIR_PERSON_VIEW_NUMBER.png (camera pair 1 to 5, view 1 or 2,
-number 1 to 10) into images_labeled and images_detected, and its 20 test sets of 100
-persons written to splits_classic_labeled.json and splits_classic_detected.json: a list
-of objects with "train" and "gallery", lists of [file, person, camera]. TARGET gets
-links to the images of one split; queries are those of view 1, the gallery those of view
-2, of which the protocol takes one image a person: config.reid.single_shot. The newer
-protocol's folders, CUHK03-NP/labeled and CUHK03-NP/detected, are read as they are.
+IMAGES and SPLITS.json are what `person_cuhk03_mat` makes of the published MATLAB file,
+or what public code made of it in the same form: images named
+PAIR_PERSON_VIEW_NUMBER.png (camera pair 1 to 5, view 1 or 2, number 1 to 10) in
+images_labeled and images_detected, and 20 test sets of 100 persons in
+splits_classic_labeled.json and splits_classic_detected.json: a list of objects with
+"train" and "gallery", lists of [file, person, camera]. TARGET gets links to the images
+of one split; queries are those of view 1, the gallery those of view 2, of which the
+protocol takes one image a person: config.reid.single_shot. The newer protocol's
+folders, CUHK03-NP/labeled and CUHK03-NP/detected, are read as they are.
 """
 
 import json

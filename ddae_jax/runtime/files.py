@@ -10,7 +10,7 @@ import stat
 import tokenize
 import uuid
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import BinaryIO
 
 import numpy as np
@@ -85,7 +85,7 @@ def read_object(path: pathlib.Path) -> dict:
     return content
 
 
-def write_json(path: pathlib.Path, content: Mapping) -> None:
+def write_json(path: pathlib.Path, content: Mapping | Sequence) -> None:
     """Writes a JSON file, whole or not at all."""
     with replacing(path) as part:
         part.write_text(json.dumps(content, indent=2) + "\n")

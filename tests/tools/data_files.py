@@ -91,6 +91,7 @@ def write_arrays(folder, count=6, shape=(9, 7, 3)):
         arrays.write(folder, split, images, np.arange(count) % 2, ("cat", "dog"))
 
 
+CUHK03_TESTED = (((1, 2), (5, 1)), ((3, 1),))
 PEOPLE = person_synthetic.People(
     training=6, testing=4, family=2, cameras=2, images_each=2, distractors=3
 )
@@ -127,3 +128,44 @@ def write_msmt17(folder, people=PEOPLE):
             path.rename(target)
             lines.append(f"{name} {int(identity)}")
         (folder / f"list_{part}.txt").write_text("\n".join(lines) + "\n")
+
+
+def cuhk03_pixels(kind, pair, person, number):
+    """An image that tells where it belongs; its sides are uneven."""
+    values = np.zeros((7, 4, 3), np.uint8)
+    values[:] = kind * 100 + pair, person, number
+    values[0, -1] = 255
+    return values
+
+
+def write_cuhk03_mat(path, people=(2, 1, 1, 1, 1), tested=CUHK03_TESTED):
+    """cuhk-03.mat as MATLAB 7.3 writes it: cells are references, and axes in the other
+    order.
+
+    Args:
+      people: number of persons of each pair of cameras.
+      tested: pairs and persons of each split.
+    """
+    import h5py
+
+    with h5py.File(path, "w", userblock_size=512) as file:
+        kept = file.create_group("#refs#")
+
+        def keep(values):
+            return kept.create_dataset(str(len(kept)), data=values).ref
+
+        def cells(references):
+            return np.array(references, h5py.ref_dtype)
+
+        empty = keep(np.zeros(2, np.uint64))
+        for kind, name in enumerate(("detected", "labeled")):
+            tables = []
+            for pair, count in enumerate(people, 1):
+                table = np.full((10, count), empty, h5py.ref_dtype)
+                for person in range(1, count + 1):
+                    for number in (1, 3, 6):
+                        pixels = cuhk03_pixels(kind, pair, person, number)
+                        table[number - 1, person - 1] = keep(pixels.transpose(2, 1, 0))
+                tables.append(keep(table))
+            file[name] = cells([tables])
+        file["testsets"] = cells([[keep(np.array(rows, float).T) for rows in tested]])

@@ -1,12 +1,10 @@
 """Small files of the formats that the commands of README.md and docs name."""
 
-import json
 import pathlib
 import shutil
 
 import numpy as np
 import torch
-from PIL import Image
 
 from tests.tools import data_files, golden_values, inception_state, torch_unet
 from tests.tools import fid as fid_tools
@@ -45,20 +43,11 @@ def _save_torch(state: dict[str, np.ndarray], folder: pathlib.Path, name: str) -
 
 
 def _write_persons(folder: pathlib.Path) -> None:
-    """Market1501, CUHK03 before its splits, and somebody's own query and gallery."""
+    """Market1501, CUHK03 as it is published, and somebody's own query and gallery."""
     data_files.write_persons(folder / "persons")
     shutil.copytree(folder / "persons" / "query", folder / "MINE" / "query")
     shutil.copytree(
         folder / "persons" / "bounding_box_test", folder / "MINE" / "gallery"
     )
-    images = folder / "persons" / "images_labeled"
-    images.mkdir()
-    rows: dict[int, list] = {1: [], 2: []}
-    for person, own in rows.items():
-        for view in (1, 2):
-            name = f"1_{person:03d}_{view}_0{view}.png"
-            Image.new("RGB", (8, 16), (person, view, 0)).save(images / name)
-            own.append([name, person, view - 1])
-    split = {"train": rows[1], "query": [], "gallery": rows[2]}
-    path = folder / "persons" / "splits_classic_labeled.json"
-    path.write_text(json.dumps([split]))
+    (folder / "cuhk03_release").mkdir()
+    data_files.write_cuhk03_mat(folder / "cuhk03_release" / "cuhk-03.mat")

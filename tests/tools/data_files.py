@@ -133,7 +133,7 @@ def write_msmt17(folder, people=PEOPLE):
 def cuhk03_pixels(kind, pair, person, number):
     """An image that tells where it belongs; its sides are uneven."""
     values = np.zeros((7, 4, 3), np.uint8)
-    values[:] = kind * 100 + pair, person, number
+    values[:] = kind * 100 + pair, person % 256, number
     values[0, -1] = 255
     return values
 
